@@ -1,0 +1,34 @@
+"""The only way to write a file that matters: readers see the old one or the new one, also after a power cut."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Put new bytes at PATH; an error or an interruption leaves what was there before.
+
+    Raises OSError where the directory cannot be written or the filesystem is full.
+    """
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    draft = f".{path.name}.{secrets.token_hex(8)}"
+    try:
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=directory)
+        try:
+            with open(fd, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(fd)
+            os.rename(draft, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(draft, dir_fd=directory)
+            raise
+        # The new name is data of the directory: until that is synced, a cut can take it back.
+        os.fsync(directory)
+    finally:
+        os.close(directory)
