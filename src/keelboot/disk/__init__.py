@@ -1,0 +1,1 @@
+"""A disk as data: partition table, filesystems and formats written to a file, without any privilege."""
