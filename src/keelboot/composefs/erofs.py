@@ -20,13 +20,13 @@ from keelboot.composefs.ondisk import (
     INLINE_TAIL_MAX,
     PLAIN,
     SLOT,
+    VERSIONS,
     round_up,
 )
 from keelboot.composefs.overlay import Stored, rewrite
 from keelboot.composefs.xattrs import ACL_NAMES, Shared, with_area_at
 from keelboot.image.tree import Directory
 
-VERSIONS: Final = (0, 1)
 _U16: Final = 0xFFFF
 _U32: Final = 0xFFFFFFFF
 

@@ -13,6 +13,7 @@ FIRST_INODE: Final = 1152  # after the superblock
 
 HEADER_MAGIC: Final = 0xD078629A
 HEADER_VERSION: Final = 1
+VERSIONS: Final = (0, 1)  # of composefs_version; 2 is another layout
 HAS_ACL: Final = 1
 HEADER: Final = struct.Struct("<4I16x")  # magic, version, flags, composefs_version
 

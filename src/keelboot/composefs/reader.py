@@ -11,11 +11,21 @@ from typing import Final
 
 from keelboot.composefs import directories, ondisk, overlay, xattrs
 from keelboot.composefs.inodes import INLINE_MAX, TARGET_MAX, Inode, Link, collector_paused, fault, name_fault
-from keelboot.composefs.ondisk import BLOCK, CHUNKS, COMPACT, EXTENDED, FILE_TYPES, INLINE, NULL_CHUNK, PLAIN, SLOT
+from keelboot.composefs.ondisk import (
+    BLOCK,
+    CHUNKS,
+    COMPACT,
+    EXTENDED,
+    FILE_TYPES,
+    INLINE,
+    NULL_CHUNK,
+    PLAIN,
+    SLOT,
+    VERSIONS,
+)
 from keelboot.failure import InvalidImage
 
 SIZE_MAX: Final = 1 << 30
-_VERSIONS: Final = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +78,8 @@ class _Reader:
         magic, header, flags, self.version = ondisk.HEADER.unpack_from(image)
         if magic != ondisk.HEADER_MAGIC or header != ondisk.HEADER_VERSION:
             raise ValueError("it does not start with composefs's header")
-        if self.version not in _VERSIONS or flags & ~ondisk.HAS_ACL:
-            raise ValueError(f"its version is {self.version} with flags {flags}; versions {_VERSIONS} are known")
+        if self.version not in VERSIONS or flags & ~ondisk.HAS_ACL:
+            raise ValueError(f"its version is {self.version} with flags {flags}; versions {VERSIONS} are known")
         (
             magic, _, _, block_bits, slots, self.root_nid, self.inodes, self.mtime, self.mtime_nsec, blocks,
             meta, xattr_block, _, _, incompatible,
