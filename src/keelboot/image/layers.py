@@ -9,8 +9,8 @@ refusal are objects that nothing names.
 """
 
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import new as new_hash
 from typing import BinaryIO, Final, Protocol
@@ -54,21 +54,49 @@ def read_tree(
     JOBS is 1 for no second thread. The root has mode 0755, owner 0 and time 0 where no layer says otherwise. Raises
     InvalidImage, MissingTool, and what the sink raises.
     """
-    root = Directory(permissions=0o755)
-    limits = limits or Limits()
-    with progress.step("Reading layers", total=sum(layer.descriptor.size for layer in image.layers)) as step:
-        for number, layer in enumerate(image.layers, 1):
-            with (
-                refusing(image.reference, f"layer {number} of {len(image.layers)}, {layer.diff_id}"),
-                image.open_layer(layer) as stream,
-            ):
-                blob = _Blob(stream, layer, limits)
-                with _blocks(blob, jobs) as blocks:
-                    entries = Archive(_advancing(blocks, blob, step), limits.layers)
-                    changes = collect(entries, sink)
-                changes.apply(root)
-                limits = replace(limits, layers=entries.remaining, expanded=limits.expanded - blob.expanded)
+    root = empty_root()
+    reader = LayerReader(image, limits, jobs=jobs)
+    with reading_step(image, progress) as step:
+        for number in range(len(image.layers)):
+            with reader.entries(number, step) as entries:
+                collect(entries, sink).apply(root)
     return root
+
+
+def empty_root() -> Directory:
+    """What the lowest layer is applied to."""
+    return Directory(permissions=0o755)
+
+
+def reading_step(image: Image, progress: Progress) -> AbstractContextManager[Step]:
+    """The step of reading IMAGE's layers, in bytes as they are stored."""
+    return progress.step("Reading layers", total=sum(layer.descriptor.size for layer in image.layers))
+
+
+class LayerReader:
+    """Reads layers of IMAGE one after another, all of them within LIMITS, of which it keeps what is left."""
+
+    def __init__(self, image: Image, limits: Limits | None = None, *, jobs: int = 2) -> None:
+        self.limits = limits or Limits()
+        self._image, self._jobs = image, jobs
+
+    @contextmanager
+    def entries(self, number: int, step: Step, *, seen: Callable[[bytes], object] | None = None) -> Iterator[Archive]:
+        """The entries of layer NUMBER, counted from 0; when all were taken, size and digests were found right.
+
+        SEEN gets each block of the archive before it is parsed. Refusals are raised as InvalidImage.
+        """
+        image, layer = self._image, self._image.layers[number]
+        with (
+            refusing(image.reference, f"layer {number + 1} of {len(image.layers)}, {layer.diff_id}"),
+            image.open_layer(layer) as stream,
+        ):
+            blob = _Blob(stream, layer, self.limits)
+            with _blocks(blob, self._jobs) as blocks:
+                entries = Archive(_advancing(blocks, blob, step, seen), self.limits.layers)
+                yield entries
+            expanded = self.limits.expanded - blob.expanded
+            self.limits = replace(self.limits, layers=entries.remaining, expanded=expanded)
 
 
 def collect(entries: Iterable[tuple[Entry, Iterable[memoryview]]], sink: ContentSink) -> Changes:
@@ -117,10 +145,14 @@ def _blocks(blob: "_Blob", jobs: int) -> Iterator[Iterator[bytes]]:
             yield blocks
 
 
-def _advancing(blocks: Iterator[bytes], blob: "_Blob", step: Step) -> Iterator[bytes]:
-    """BLOCKS, while STEP is told how much of the blob was read for them."""
+def _advancing(
+    blocks: Iterator[bytes], blob: "_Blob", step: Step, seen: Callable[[bytes], object] | None
+) -> Iterator[bytes]:
+    """BLOCKS, while STEP is told how much of the blob was read for them, and SEEN what they are."""
     told = 0
     for block in blocks:
+        if seen:
+            seen(block)
         yield block
         read = blob.read_bytes
         step.advance(read - told)

@@ -87,6 +87,7 @@ def test_zstd_blocks_are_bounded():
         (b"", Compression.NONE),
         (b"\x1f", Compression.NONE),
     ],
+    ids=["gzip", "zstd", "skippable", "tar", "zlib", "empty", "cut"],
 )
 def test_detects(packed, found):
     assert detect(packed) is found

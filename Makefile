@@ -1,0 +1,43 @@
+# Everything a newcomer or a machine types. Each target may be interrupted and repeated.
+VENV := .venv/bin
+export PATH := $(CURDIR)/$(VENV):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup venv demo test check machine-tests man clean
+
+help:
+	@echo "make demo    set this machine up, build the example, boot it, fetch its page"
+	@echo "make test    set this machine up, run all tests, those that boot machines included"
+	@echo "make check   the fast tests and linters: no root, no virtual machine, under 90 seconds"
+	@echo "make setup   install what is missing: system packages and .venv"
+	@echo "make man     manual pages, in build/man"
+	@echo "make clean   remove what these made in this directory"
+
+setup:
+	@tools/setup
+
+venv:
+	@tools/setup --venv
+
+demo: setup
+	@$(VENV)/python examples/web/demo.py
+
+check: venv
+	@$(VENV)/pytest -q -n auto -m "not machine"
+
+machine-tests: setup
+	@$(VENV)/pytest -m machine
+
+test: setup
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory machine-tests
+
+man: venv
+	@mkdir -p build/man
+	@$(VENV)/argparse-manpage --module keelboot.cli.main --function parser --prog keelboot \
+		--project-name keelboot --manual-title keelboot --description "from a Containerfile to a machine that boots" \
+		--output build/man/keelboot.1
+	@echo "build/man/keelboot.1"
+
+clean:
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis

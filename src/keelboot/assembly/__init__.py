@@ -1,0 +1,1 @@
+"""From an image to what a machine boots: where composefs image, objects, boot entry and disk come together."""

@@ -1,0 +1,115 @@
+"""What an image holds, without writing anything: kernel, distribution, sizes, whether it boots, its digest."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from keelboot.composefs.sealing import deployment_digest
+from keelboot.composefs.verity import Hasher
+from keelboot.failure import CannotFinish
+from keelboot.image import bootable, layers
+from keelboot.image.release import Release, read_release
+from keelboot.image.transports import Image
+from keelboot.image.tree import Directory, External, Node, ObjectId, Regular, Symlink, walk
+from keelboot.progress import SILENT, Progress
+
+_KEPT = 4096  # bytes: files up to this are small enough to keep all of, and os-release is among them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSize:
+    """One layer, lowest first: its blob as stored, and what it expands to is verified by DIFF_ID."""
+
+    digest: str
+    diff_id: str
+    media_type: str
+    size: int  # bytes as stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What `keelboot inspect` tells. `composefs` is None where the tree cannot be sealed."""
+
+    reference: str
+    manifest_digest: str
+    architecture: str
+    created: str
+    release: Release
+    kernels: Sequence[str]
+    bootable: bool
+    reasons: Sequence[str]
+    composefs: str | None
+    layers: Sequence[LayerSize]
+    files: int
+    directories: int
+    symlinks: int
+    content_size: int  # bytes of all regular files, each content counted once
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class _Measured:
+    """A ContentSink that keeps digests, and the bytes of small files only."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[ObjectId, int] = {}
+        self.small: dict[ObjectId, bytes] = {}
+
+    def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
+        hasher = Hasher("sha256")
+        kept = bytearray()
+        for chunk in chunks:
+            hasher.update(chunk)
+            if size <= _KEPT:
+                kept += chunk
+        name = hasher.finish().object
+        self.sizes[name] = size
+        if size <= _KEPT:
+            self.small[name] = bytes(kept)
+        return name
+
+    def read(self, node: Regular) -> bytes:
+        if isinstance(node.content, External):
+            return self.small.get(node.content.object, b"")
+        return node.content
+
+
+def inspect(image: Image, progress: Progress = SILENT) -> Inspection:
+    """Read every layer of IMAGE, verifying it, and say what it adds up to. Raises InvalidImage."""
+    sink = _Measured()
+    tree = layers.read_tree(image, sink, progress)
+    state = bootable.examine(tree, labels=image.config.labels)
+    nodes: dict[int, Node] = {id(node): node for _, node in walk(tree)}
+    inline = sum(
+        len(node.content) for node in nodes.values() if isinstance(node, Regular) and isinstance(node.content, bytes)
+    )
+    return Inspection(
+        reference=str(image.reference),
+        manifest_digest=str(image.manifest_digest),
+        architecture=image.config.architecture,
+        created=image.config.created or "",
+        release=read_release(tree, sink.read),
+        kernels=state.kernel_versions,
+        bootable=not state.reasons,
+        reasons=state.reasons,
+        composefs=_digest(tree),
+        layers=[
+            LayerSize(
+                digest=str(layer.descriptor.digest),
+                diff_id=str(layer.diff_id),
+                media_type=layer.descriptor.media_type,
+                size=layer.descriptor.size,
+            )
+            for layer in image.layers
+        ],
+        files=sum(isinstance(node, Regular) for node in nodes.values()),
+        directories=sum(isinstance(node, Directory) for node in nodes.values()),
+        symlinks=sum(isinstance(node, Symlink) for node in nodes.values()),
+        content_size=sum(sink.sizes.values()) + inline,
+        labels=dict(image.config.labels),
+    )
+
+
+def _digest(tree: Directory) -> str | None:
+    try:
+        return deployment_digest(tree, "sha256").hex
+    except CannotFinish:  # no /usr, /boot or /sysroot: `reasons` says so
+        return None

@@ -1,0 +1,134 @@
+"""From an image as its user built it to one that boots: look at it, pick an adapter, build the stage."""
+
+import datetime as dt
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from keelboot.build.engine import Engine, Told
+from keelboot.build.finish import stage
+from keelboot.build.finish.adapter import adapter_for
+from keelboot.build.watch import Echo
+from keelboot.failure import BuildFailed, CannotFinish
+from keelboot.image import bootable, layers
+from keelboot.image.reference import Reference
+from keelboot.image.release import Release, read_release
+from keelboot.image.transports import open_image
+from keelboot.image.tree import External, ObjectId, Regular
+from keelboot.progress import SILENT, Progress
+
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_REFUSAL = re.compile(rb"^keelboot: cannot finish: (.*)$", re.MULTILINE)
+_KEPT = 4096  # bytes; of larger files only the sizes matter here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What finishing needs to know of an image."""
+
+    release: Release
+    architecture: str
+    created: str
+    reasons: Sequence[str]  # why it does not boot; empty if it does
+
+
+def examine(image: str, progress: Progress = SILENT) -> Examined:
+    """Read the image called IMAGE from the user's store. Raises ImageNotFound, InvalidImage."""
+    sink = _Counting()
+    with open_image(Reference.parse(f"containers-storage:{image}")) as opened:
+        tree = layers.read_tree(opened, sink, progress)
+        config = opened.config
+    return Examined(
+        release=read_release(tree, sink.read),
+        architecture=config.architecture,
+        created=config.created or "",
+        reasons=bootable.examine(tree, labels=config.labels).reasons,
+    )
+
+
+def finish(
+    engine: Engine, image: str, examined: Examined, tags: Sequence[str], *, kernel: str, epoch: int | None = None
+) -> str:
+    """Build the finish stage on IMAGE under TAGS and return the new image's id.
+
+    EPOCH becomes every time in the stage's layers (default: when IMAGE was created, so that the same image gives the
+    same result and the engine's cache holds). Raises UnsupportedDistribution, CannotFinish, BuildFailed.
+    """
+    adapter = adapter_for(examined.release)
+    if examined.architecture not in _MACHINES:
+        raise CannotFinish(
+            f"cannot make {image} bootable",
+            why=f"no kernel and boot loader are known for the architecture {examined.architecture}",
+            fix=f"Build it for one of {', '.join(_MACHINES)}: `--platform linux/{next(iter(_MACHINES))}`.",
+        )
+    heard = _Refusals(engine.told.echo)
+    listening = replace(engine, told=Told(heard, engine.told.note))
+    with tempfile.TemporaryDirectory(prefix="keelboot-finish-") as context:
+        containerfile = stage.write(
+            Path(context),
+            base=image,
+            adapter=adapter,
+            release=examined.release,
+            machine=_MACHINES[examined.architecture],
+            kernel=kernel,
+        )
+        try:
+            return listening.build_stage(
+                containerfile, Path(context), tags, timestamp=_epoch(examined.created) if epoch is None else epoch
+            )
+        except BuildFailed as error:
+            if heard.reason is None:
+                raise
+            raise CannotFinish(
+                f"cannot make {image} bootable",
+                why=heard.reason,
+                fix="Change the Containerfile so that this holds, and build again.",
+            ) from error
+
+
+class _Refusals:
+    """Passes a program's output on, and keeps the reason that the stage's script gives when it stops by itself."""
+
+    def __init__(self, echo: Echo) -> None:
+        self._echo = echo
+        self._tail = b""
+        self.reason: str | None = None
+
+    def __call__(self, data: bytes) -> None:
+        self._echo(data)
+        self._tail = (self._tail + data)[-8192:]
+        found = _REFUSAL.search(self._tail)
+        if found:
+            self.reason = found[1].decode(errors="replace").strip()
+
+
+class _Counting:
+    """A ContentSink that tells contents apart by a number only, and keeps the bytes of small files."""
+
+    def __init__(self) -> None:
+        self._small: dict[ObjectId, bytes] = {}
+        self._count = 0
+
+    def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
+        self._count += 1
+        name = ObjectId(f"{self._count:064x}")
+        if size <= _KEPT:
+            self._small[name] = b"".join(chunks)
+        else:
+            for _ in chunks:
+                pass
+        return name
+
+    def read(self, node: Regular) -> bytes:
+        if isinstance(node.content, External):
+            return self._small.get(node.content.object, b"")
+        return node.content
+
+
+def _epoch(created: str) -> int:
+    try:
+        return int(dt.datetime.fromisoformat(created).timestamp())
+    except ValueError:
+        return 0

@@ -1,0 +1,26 @@
+#!/bin/bash
+# dracut module: mount the deployment that the kernel command line names, verified.
+
+check() {
+    require_binaries fsverity mount umount udevadm e2fsck || return 1
+    return 255 # only when asked for by name: see dracut.conf.d/50-keelboot.conf
+}
+
+depends() {
+    echo systemd base fs-lib
+}
+
+installkernel() {
+    # erofs and overlay are the root; loop serves kernels before 6.12, whose EROFS cannot be mounted from a file.
+    hostonly='' instmods erofs overlay loop ext4 btrfs xfs virtio_blk virtio_scsi virtio_pci nvme ahci sd_mod
+}
+
+install() {
+    inst_multiple fsverity mount umount mkdir cat sed grep udevadm readlink e2fsck
+    inst_simple "$moddir/mount-root.sh" /usr/lib/keelboot/mount-root
+    chmod 0755 "$initdir/usr/lib/keelboot/mount-root"
+    inst_simple "$moddir/keelboot-root.service" "$systemdsystemunitdir/keelboot-root.service"
+    # Required, not wanted: without a verified root there must be no switch to anything else.
+    mkdir -p "$initdir$systemdsystemunitdir/initrd-root-fs.target.requires"
+    ln -sf ../keelboot-root.service "$initdir$systemdsystemunitdir/initrd-root-fs.target.requires/keelboot-root.service"
+}

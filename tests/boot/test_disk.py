@@ -1,0 +1,98 @@
+"""The disk file of a real image: what checkers of others say, who can make it, and that it is the same every time."""
+
+import hashlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from boot.conftest import Built, succeeded
+from boot.partitions import partitions
+
+pytestmark = pytest.mark.machine
+
+Keelboot = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that every user reaches; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="keelboot-test-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def test_checkers_find_nothing(disk: Path, built: Built, workspace: Path) -> None:
+    parts = partitions(disk)
+    table = subprocess.run(["sgdisk", "-v", disk], check=True, capture_output=True, text=True).stdout
+    assert "No problems found" in table
+    esp = parts["esp"].extract(workspace / "esp")
+    subprocess.run(["fsck.fat", "-n", esp], check=True)
+    for name in ("keelboot-store", "keelboot-var"):
+        extracted = parts[name].extract(workspace / name)
+        subprocess.run(["e2fsck", "-fn", extracted], check=True)
+        extracted.unlink()
+    image = workspace / "image.erofs"
+    digest = built.digest
+    parts["keelboot-store"].debugfs(f"dump /composefs/objects/{digest[:2]}/{digest[2:]} {image}")
+    subprocess.run(["fsck.erofs", image], check=True)
+    measured = subprocess.run(["fsverity", "digest", "--compact", image], check=True, capture_output=True, text=True)
+    assert measured.stdout.strip() == digest
+
+
+def test_the_esp_has_an_entry_for_the_deployment(disk: Path, built: Built) -> None:
+    start = partitions(disk)["esp"].start
+    entry = f"::/loader/entries/keelboot-{built.digest}.conf"
+    text = subprocess.run(["mtype", "-i", f"{disk}@@{start}", entry], check=True, capture_output=True, text=True).stdout
+    fields = dict(line.split(" ", 1) for line in text.splitlines())
+    assert f"composefs={built.digest}" in fields["options"].split()
+    assert "root=" not in fields["options"]
+    for field in ("linux", "initrd"):
+        subprocess.run(["mdir", "-i", f"{disk}@@{start}", f"::{fields[field]}"], check=True, capture_output=True)
+
+
+def test_an_ordinary_user_without_devices_makes_the_same_disk(
+    keelboot: Keelboot, archive: Path, built: Built, public: Path
+) -> None:
+    if os.geteuid():
+        pytest.skip("only root can take everything away from somebody")
+    nobody = pwd.getpwnam("nobody")
+    image = shutil.copy(archive, public)
+    theirs = public / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, nobody.pw_uid, nobody.pw_gid)
+    bare_dev = (
+        "mount -t tmpfs dev /dev && cd /dev && mknod -m 666 null c 1 3 && mknod -m 666 zero c 1 5 && "
+        "mknod -m 444 urandom c 1 9 && ln -s /proc/self/fd fd && cd / && "
+        f'exec setpriv --reuid={nobody.pw_uid} --regid={nobody.pw_gid} --clear-groups --bounding-set=-all "$@"'
+    )
+    unprivileged = keelboot(
+        *("disk", "--json", f"oci-archive:{image}", "-o", theirs / "web.img"),
+        wrapped_by=["unshare", "--mount", "sh", "-ec", bare_dev, "sh"],
+        env={"HOME": "/nonexistent", "TMPDIR": str(theirs)},
+    )
+    assert built.digest in succeeded(unprivileged)
+    ours = public / "ours.img"
+    succeeded(keelboot("disk", f"oci-archive:{image}", "-o", ours))
+    assert sha256(ours) == sha256(theirs / "web.img")
+    assert sorted(path.name for path in theirs.iterdir()) == ["web.img"]
+
+
+def test_qcow2_holds_the_same(keelboot: Keelboot, archive: Path, workspace: Path) -> None:
+    raw, packed = workspace / "same.img", workspace / "same.qcow2"
+    for output in (raw, packed):
+        succeeded(keelboot("disk", f"oci-archive:{archive}", "-o", output))
+    subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, packed], check=True)
+    subprocess.run(["qemu-img", "check", packed], check=True)
+    raw.unlink()
+    packed.unlink()

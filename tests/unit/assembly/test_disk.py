@@ -1,0 +1,113 @@
+"""From a tiny image to a disk file and back: what lies on the partitions is what the options said."""
+
+import base64
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from boot.partitions import partitions
+from keelboot.assembly.disk import DiskOptions, write_disk
+from keelboot.assembly.inspection import inspect
+from keelboot.failure import InvalidImage
+from keelboot.image.reference import Reference
+from keelboot.image.transports import open_image
+
+Layout = Callable[..., Path]
+Files = dict[str, bytes | None]
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAm5NszLsDbPgfKgzUXcf5ipyObmySdLZxD7mkiAZckN someone"
+
+pytestmark = pytest.mark.skipif(
+    subprocess.run(
+        ["sh", "-c", "command -v mcopy && command -v /sbin/debugfs"], check=False, capture_output=True
+    ).returncode
+    != 0,
+    reason="mtools or e2fsprogs are not installed",
+)
+
+
+def entry(disk: Path, digest: str) -> dict[str, str]:
+    """The fields of the boot entry of DIGEST."""
+    argv = ["mtype", "-i", f"{disk}@@{partitions(disk)['esp'].start}", f"::/loader/entries/keelboot-{digest}.conf"]
+    text = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    return dict(line.split(" ", 1) for line in text.splitlines())
+
+
+def test_the_deployment_is_the_one_inspect_tells(layout: Layout, tmp_path: Path) -> None:
+    reference = Reference.parse(f"oci:{layout()}")
+    with open_image(reference) as image:
+        seen = inspect(image)
+    disk = tmp_path / "x.img"
+    deployment = write_disk(reference, disk)
+    assert seen.composefs == deployment.digest.hex
+    assert seen.bootable
+    assert seen.kernels == ("6.12.1",)
+    fields = entry(disk, deployment.digest.hex)
+    assert fields["title"] == "Debian GNU/Linux 13 (trixie)"
+    assert fields["version"] == "2025-01-02T03:04:05Z"
+    assert fields["options"].split()[0] == f"composefs={deployment.digest.hex}"
+
+
+def test_the_store_holds_image_objects_and_state(layout: Layout, tmp_path: Path) -> None:
+    disk = tmp_path / "x.img"
+    digest = write_disk(Reference.parse(f"oci:{layout()}"), disk).digest
+    store = partitions(disk)["keelboot-store"]
+    assert f"../objects/{digest.path}" in store.debugfs(f"cat /composefs/images/{digest.hex}")
+    assert "Flags: 0x180000" in store.debugfs(f"stat /composefs/objects/{digest.path}")
+    assert "Type: directory    Mode:  0700" in store.debugfs("stat /composefs")
+    target = tmp_path / "origin.json"
+    store.debugfs(f"dump /state/deploy/{digest.hex}/origin.json {target}")
+    origin = json.loads(target.read_text())
+    assert origin["composefs"] == digest.hex
+    assert origin["kernel"] == "6.12.1"
+    assert origin["version"] == 1
+
+
+def test_keys_are_bootcs_tmpfiles_line_in_this_deployments_etc(layout: Layout, tmp_path: Path) -> None:
+    disk = tmp_path / "x.img"
+    digest = write_disk(Reference.parse(f"oci:{layout()}"), disk, DiskOptions(ssh_keys=(KEY,))).digest
+    target = tmp_path / "line"
+    store = partitions(disk)["keelboot-store"]
+    store.debugfs(f"dump /state/deploy/{digest.hex}/etc/upper/tmpfiles.d/bootc-root-ssh.conf {target}")
+    encoded = re.fullmatch(r"d .*\nf~ /root/\.ssh/authorized_keys 0600 root root - (\S+)\n", target.read_text())
+    assert encoded
+    assert base64.b64decode(encoded[1]).decode() == f"{KEY}\n"
+
+
+def test_kernel_arguments_of_image_and_operator_follow_each_other(
+    layout: Layout, bootable_files: Files, tmp_path: Path
+) -> None:
+    bootable_files |= {
+        "usr/lib/bootc": None,
+        "usr/lib/bootc/kargs.d": None,
+        "usr/lib/bootc/kargs.d/10-a.toml": b'kargs = ["from=image"]\n',
+    }
+    disk = tmp_path / "x.img"
+    reference = Reference.parse(f"oci:{layout(files=bootable_files)}")
+    deployment = write_disk(reference, disk, DiskOptions(arguments=("from=operator",)))
+    assert entry(disk, deployment.digest.hex)["options"].endswith(" from=image from=operator")
+
+
+def test_kernel_arguments_that_cannot_be_read_are_refused_and_nothing_is_left(
+    layout: Layout, bootable_files: Files, tmp_path: Path
+) -> None:
+    bootable_files |= {
+        "usr/lib/bootc": None,
+        "usr/lib/bootc/kargs.d": None,
+        "usr/lib/bootc/kargs.d/10-a.toml": b"kargs = yes",
+    }
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(InvalidImage, match=r"kargs\.d/10-a\.toml"):
+        write_disk(Reference.parse(f"oci:{layout(files=bootable_files)}"), out / "x.img")
+    assert list(out.iterdir()) == []
+
+
+def test_title_cannot_smuggle_a_field_into_the_entry(layout: Layout, bootable_files: Files, tmp_path: Path) -> None:
+    bootable_files["etc/os-release"] = b'ID=debian\nPRETTY_NAME="x\toptions init=/bin/sh"\n'
+    disk = tmp_path / "x.img"
+    deployment = write_disk(Reference.parse(f"oci:{layout(files=bootable_files)}"), disk)
+    assert entry(disk, deployment.digest.hex)["title"] == "xoptions init=/bin/sh"
