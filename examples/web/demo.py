@@ -39,7 +39,7 @@ def main() -> int:
     times: list[tuple[str, float]] = []
 
     def step(title: str, *words: str, capture: bool = False) -> str:
-        print(f"\n\033[1m$ {' '.join(words)}\033[0m" if sys.stdout.isatty() else f"\n$ {' '.join(words)}", flush=True)
+        announce(*words)
         started = time.monotonic()
         done = subprocess.run(words, check=False, text=True, stdout=subprocess.PIPE if capture else None)
         if done.returncode:
@@ -82,7 +82,8 @@ def main() -> int:
 The booted digest is the one that `inspect` printed before the machine existed. Next:
 
     . .venv/bin/activate
-    keelboot run -p 8080:80 {relative}            # the machine's console; Ctrl-C stops it
+    keelboot run -p 8080:80 {relative}            # boots it again; Ctrl-C switches it off
+    keelboot run --console {relative}             # its serial console
     keelboot run --ssh {relative}                 # a shell in it
     keelboot run --ssh {relative} -- nginx -v     # one command, and its exit code
     $EDITOR examples/web/Containerfile && make demo
@@ -90,11 +91,18 @@ The booted digest is the one that `inspect` printed before the machine existed. 
     return 0
 
 
+def announce(*words: str) -> None:
+    """Show a command as a person in this checkout, with .venv activated, would type it."""
+    root = f"{HERE.parent.parent}/"
+    shown = f"$ {' '.join(words)}".replace(f"{root}.venv/bin/", "").replace(root, "")
+    print(f"\n\033[1m{shown}\033[0m" if sys.stdout.isatty() else f"\n{shown}", flush=True)
+
+
 def boot(keelboot: str) -> tuple[dict[str, str], str, int]:
     """Boot the disk, ask the questions over SSH and fetch the page; the machine is stopped again at the end."""
     port = free_port()
     words = [keelboot, "run", "--ssh", "-p", f"{port}:80", str(DISK), "--", "sh", "-s"]
-    print(f"\n$ {' '.join(words)}", flush=True)
+    announce(*words)
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as machine:
         assert machine.stdin
         assert machine.stdout

@@ -272,7 +272,9 @@ def test_no_room(made: tuple[Path, dict[str, Any]], place: Path, python: str) ->
     assert len(refused) > 5
 
 
-@pytest.mark.parametrize("step", ["boot partition", "store", "/var", "qcow2", "sync"])
+@pytest.mark.parametrize(
+    "step", ["Writing the boot partition", "Writing the store", "Writing /var", "Converting to qcow2", "Syncing"]
+)
 def test_interrupted(step: str, place: Path, python: str) -> None:
     folder = place / "interrupted"
     folder.mkdir(exist_ok=True)

@@ -77,7 +77,7 @@ def prepare(
     kernel = _external(tree, f"usr/lib/modules/{version}/vmlinuz")
     initramfs = _external(tree, f"usr/lib/modules/{version}/initramfs.img")
     loader = _external(tree, LOADERS[architecture].in_image)
-    with progress.step("seal the root"):
+    with progress.step("Sealing the root"):
         root = sealing.seal(tree)
         content = erofs.image_bytes(root, version=1)
         digest = objects.add(len(content), [content])

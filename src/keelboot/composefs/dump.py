@@ -30,19 +30,20 @@ class _Refused(Exception):  # noqa: N818 - becomes an InvalidImage that names th
     pass
 
 
-def parse(text: bytes) -> Inode:
+def parse(text: bytes, *, strict: bool = False) -> Inode:
     """The root inode that TEXT describes. The last line may lack its newline.
 
-    Raises InvalidImage, which names the line.
+    STRICT refuses that, and texts with device numbers where there is no device or sizes of symlinks that are not their
+    targets': an image has no place for them. Raises InvalidImage, which names the line.
     """
     lines = text.split(b"\n")
     if lines[-1] == b"":
         lines.pop()
-    reader = _Reader()
+    reader = _Reader(strict=strict)
     try:
         for line in lines:
             reader.line(line)
-        return reader.finish()
+        return reader.finish(cut=not text.endswith(b"\n"))
     except _Refused as refused:
         raise InvalidImage(
             "cannot read the composefs dump",
@@ -54,7 +55,8 @@ def parse(text: bytes) -> Inode:
 class _Reader:
     """What has been read so far. Links are tied when all lines are read: they may come before what they name."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool) -> None:
+        self.strict = strict
         self.number = 0  # of the line being read
         self.root: Inode | None = None
         self.paths: dict[bytes, Inode | bytes] = {}  # a link is there as the path it names
@@ -72,7 +74,7 @@ class _Reader:
         if path == b"/":
             if self.root:
                 raise _Refused("there is a second root")
-            self.root = self.paths[path] = _inode(fields)
+            self.root = self.paths[path] = _inode(fields, strict=self.strict)
             if not self.root.is_directory:
                 raise _Refused("the root is not a directory")
             return
@@ -89,10 +91,12 @@ class _Reader:
             self.paths[path] = target
             self.links.append((self.number, parent, name, target))
             return
-        inode = _inode(fields)
+        inode = _inode(fields, strict=self.strict)
         self.paths[path] = parent.children[name] = inode
 
-    def finish(self) -> Inode:
+    def finish(self, *, cut: bool) -> Inode:
+        if cut and self.strict:
+            raise _Refused("it has no newline at its end")
         if self.root is None:
             raise _Refused("there is no root")
         for number, parent, name, target in self.links:
@@ -127,7 +131,7 @@ def _target(fields: list[bytes]) -> bytes:
     return target
 
 
-def _inode(fields: list[bytes]) -> Inode:
+def _inode(fields: list[bytes], *, strict: bool) -> Inode:
     size, nlink, uid, gid, rdev = map(_number, (fields[1], *fields[3:7]))
     mode, time = _MODE.fullmatch(fields[2]), _TIME.fullmatch(fields[7])
     if not mode or mode[1]:
@@ -150,6 +154,8 @@ def _inode(fields: list[bytes]) -> Inode:
     )
     if why := fault(inode):
         raise _Refused(why)
+    if strict:
+        _check_strictly(inode)
     # What an image has no place for.
     if inode.mode & 0o170000 == stat.S_IFLNK:
         inode.size = len(inode.payload or b"")
@@ -160,6 +166,14 @@ def _inode(fields: list[bytes]) -> Inode:
     if not inode.size:
         inode.content = None
     return inode
+
+
+def _check_strictly(inode: Inode) -> None:
+    kind = inode.mode & 0o170000
+    if inode.rdev and kind not in (stat.S_IFCHR, stat.S_IFBLK):
+        raise _Refused("there is a device number, but it is no device")
+    if kind == stat.S_IFLNK and inode.size != len(inode.payload or b""):
+        raise _Refused("the size is not that of the symlink's target")
 
 
 def _number(field: bytes) -> int:
@@ -217,7 +231,7 @@ def _lines(root: Inode) -> Iterator[bytes]:
         head = (
             b"%b %d %b%o %d %d %d %d %d.%d %b %b %b"
             % (
-                _escaped(path), inode.size, b"@" if isinstance(item, Link) else b"", inode.mode, inode.nlink,
+                escaped(path), inode.size, b"@" if isinstance(item, Link) else b"", inode.mode, inode.nlink,
                 inode.uid, inode.gid, inode.rdev, inode.mtime, inode.mtime_nsec,
                 _field(names[inode] if isinstance(item, Link) else inode.payload),
                 _field(None if isinstance(item, Link) else inode.content),
@@ -229,14 +243,15 @@ def _lines(root: Inode) -> Iterator[bytes]:
 
 
 def _pair(name: bytes, value: bytes) -> bytes:
-    return _escaped(name).replace(b"=", b"\\x3d") + b"=" + _escaped(value).replace(b"=", b"\\x3d")
+    return escaped(name).replace(b"=", b"\\x3d") + b"=" + escaped(value).replace(b"=", b"\\x3d")
 
 
 def _field(value: bytes | None) -> bytes:
     if not value:
         return _UNSET
-    return b"\\x2d" if value == _UNSET else _escaped(value)
+    return b"\\x2d" if value == _UNSET else escaped(value)
 
 
-def _escaped(value: bytes) -> bytes:
+def escaped(value: bytes) -> bytes:
+    """VALUE in printable characters without spaces, as a dump has it."""
     return _ODD.sub(lambda odd: _WRITTEN.get(odd[0]) or b"\\x%02x" % ord(odd[0]), value)

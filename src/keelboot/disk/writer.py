@@ -32,20 +32,20 @@ def write(
     with drafts.drafting(target.parent) as draft:
         with drafts.explained(target):
             _partition(draft / _RAW, layout)
-        with progress.step("boot partition"):
+        with progress.step("Writing the boot partition"):
             esp.write(draft, _RAW, layout.esp, contents.esp, epoch=epoch)
         for title, partition, entries in (
-            ("store", layout.store, contents.store),
-            ("/var", layout.var, contents.var),
+            ("Writing the store", layout.store, contents.store),
+            ("Writing /var", layout.var, contents.var),
         ):
             with progress.step(title), drafts.explained(target):
                 ext4.write(draft, _RAW, partition, entries, objects=contents.objects, epoch=epoch)
         complete = draft / _RAW
         if form is not Format.RAW:
-            with progress.step(form.value):
+            with progress.step(f"Converting to {form.value}"):
                 convert(draft, _RAW, _CONVERTED, form)
             complete = draft / _CONVERTED
-        with progress.step("sync"), drafts.explained(target):
+        with progress.step("Syncing"), drafts.explained(target):
             _publish(complete, target)
 
 
