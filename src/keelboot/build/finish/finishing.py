@@ -57,9 +57,10 @@ def finish(
     same result and the engine's cache holds). Raises UnsupportedDistribution, CannotFinish, BuildFailed.
     """
     adapter = adapter_for(examined.release)
+    name = tags[0] if tags else image[:12]
     if examined.architecture not in _MACHINES:
         raise CannotFinish(
-            f"cannot make {image} bootable",
+            f"cannot make {name} bootable",
             why=f"no kernel and boot loader are known for the architecture {examined.architecture}",
             fix=f"Build it for one of {', '.join(_MACHINES)}: `--platform linux/{next(iter(_MACHINES))}`.",
         )
@@ -82,7 +83,7 @@ def finish(
             if heard.reason is None:
                 raise
             raise CannotFinish(
-                f"cannot make {image} bootable",
+                f"cannot make {name} bootable",
                 why=heard.reason,
                 fix="Change the Containerfile so that this holds, and build again.",
             ) from error
