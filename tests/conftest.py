@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and every process below inherits that; but some
+# tests are about what Ctrl-C does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Keelboot = Callable[..., subprocess.CompletedProcess[str]]
 
