@@ -150,4 +150,8 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\ninterrupted; `make demo` again goes on from here", file=sys.stderr)
+        sys.exit(130)
