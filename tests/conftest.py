@@ -30,8 +30,9 @@ def keelboot() -> Keelboot:
         wrapped_by: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         stdin: str = "",
+        python: str = sys.executable,
     ) -> subprocess.CompletedProcess[str]:
-        argv = [*wrapped_by, sys.executable, "-m", "keelboot.cli.main", *map(str, words)]
+        argv = [*wrapped_by, python, "-m", "keelboot.cli.main", *map(str, words)]
         source = str(Path(__file__).resolve().parents[1] / "src")
         return subprocess.run(
             argv,

@@ -11,7 +11,7 @@ VERSION_ID="13"
 VERSION="13 (trixie)"
 VERSION_CODENAME=trixie
 ID=debian
-HOME_URL="https://www.debian.org/"
+HOME_URL="https://distribution.example/"
 """
 
 
