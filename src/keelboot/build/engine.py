@@ -8,6 +8,7 @@ next time.
 import json
 import os
 import platform
+import resource
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from keelboot.durable import replacing
 from keelboot.failure import BuildFailed, ImageNotFound, MissingTool, OutOfSpace
 
 PROGRAMS = ("podman", "buildah")
+_PROCESSES = 32768
 # Rootless or not, chroot isolation has no network of its own to set up; podman wants to hear that it needs none.
 _CHROOT = ("--isolation=chroot", "--network=host")
 
@@ -139,6 +141,8 @@ class Engine:
 
     def _attempt(self, line: Line, tags: Sequence[str], isolation: Sequence[str]) -> tuple[Ended, str]:
         extra = [word for word in isolation if not (word.startswith("--network") and line.has("network", "net"))]
+        if isolation and not line.has("ulimit"):
+            extra += _own_limits()
         with tempfile.TemporaryDirectory(prefix="keelboot-") as scratch:
             answer = Path(scratch, "image")
             words = [*extra, f"--iidfile={answer}", *(f"--tag={tag}" for tag in tags), *line.words()]
@@ -185,6 +189,15 @@ class Engine:
             self.memory.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.memory) as file:
                 file.write(json.dumps(self._answers() | {self._situation(): list(isolation)}, indent=1).encode())
+
+
+def _own_limits() -> list[str]:
+    """Limits for the build that this process may set: newer engines ask for more, which takes CAP_SYS_RESOURCE."""
+    files, processes = (resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+    # podman lowers its own limit of processes to this, and what is lowered stays so.
+    processes = _PROCESSES if processes == resource.RLIM_INFINITY else min(processes, _PROCESSES)
+    limits = {"nofile": files, "nproc": processes}
+    return [f"--ulimit={name}={limit}:{limit}" for name, limit in limits.items() if limit != resource.RLIM_INFINITY]
 
 
 def find(preferred: str | None = None, *, memory: Path | None = None, told: Told | None = None) -> Engine:

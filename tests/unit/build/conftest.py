@@ -1,6 +1,7 @@
 """The simulated engine in place of podman."""
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,17 @@ def containerfile(tmp_path: Path) -> Callable[..., Path]:
         return context
 
     return make
+
+
+@pytest.fixture
+def overlay_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty store of podman's own, with its usual driver; the directory can be removed afterwards."""
+    monkeypatch.undo()
+    store = tmp_path / "store"
+    settings = tmp_path / "storage.conf"
+    settings.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{store}"\nrunroot = "{tmp_path}/run"\n')
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(settings))
+    yield store
+    # podman mounts the directory of its layers on itself, and leaves it so.
+    if (store / "overlay").is_mount():
+        subprocess.run(["umount", "--lazy", store / "overlay"], check=True)

@@ -128,14 +128,11 @@ def test_a_missing_keyring(home: Path, archive: Path) -> None:  # noqa: ARG001 -
 
 @pytest.mark.machine
 @needs_apt
-def test_the_real_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("overlay_store")
+def test_the_real_thing(tmp_path: Path) -> None:
     """Twice the same image id, and a build that installs a package on it."""
-    monkeypatch.undo()
     if base.mirror.release()[0] != "debian":
         pytest.skip("needs a machine whose apt knows a mirror of Debian")
-    store = tmp_path / "storage.conf"
-    store.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{tmp_path}/store"\nrunroot = "{tmp_path}/run"\n')
-    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(store))
     podman = engine.find()
     request = base.Request("debian", "trixie")
     made = [
