@@ -35,6 +35,7 @@ PURE = {
     "image": """. archive bootable changes compression digest documents extended layers opened readahead reference
         refusal release strictjson tree""",
     "composefs": ". directories dump erofs inodes ondisk overlay reader sealing verity xattrs",
+    "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
@@ -47,12 +48,15 @@ DOORS = {
     "": "command durable",
     "image": """transports transports.dockerarchive transports.folder transports.layout transports.opening
         transports.storage""",
+    "composefs": "folder",
+    "store": "check draft garbage kernel_verity objects pull references repair repository",
     "build": "base driver engine finish.finishing finish.stage layout mirror watch",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "systemd_boot",
     "assembly": "deployment disk inspection staged",
     "vm": "acceleration firmware lifetime ports scratch ssh startup terminal",
-    "cli": "base build completion disk doctor inspect main run surroundings terminal tools values",
+    "cli": """base build completion composefs composefs_create disk doctor inspect main run store surroundings terminal tools
+        values""",
 }
 # What only a door has a use for. `os` and `pathlib` are missing: pure modules take their constants and types.
 EFFECTS = {

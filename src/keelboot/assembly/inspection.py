@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from keelboot.composefs.sealing import deployment_digest
-from keelboot.composefs.verity import Hasher
+from keelboot.composefs.verity import Algorithm, Hasher
 from keelboot.failure import CannotFinish
 from keelboot.image import bootable, layers
 from keelboot.image.release import Release, read_release
@@ -49,12 +49,13 @@ class Inspection:
 class _Measured:
     """A ContentSink that keeps digests, and the bytes of small files only."""
 
-    def __init__(self) -> None:
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
         self.sizes: dict[ObjectId, int] = {}
         self.small: dict[ObjectId, bytes] = {}
 
     def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
-        hasher = Hasher("sha256")
+        hasher = Hasher(self._algorithm)
         kept = bytearray()
         for chunk in chunks:
             hasher.update(chunk)
@@ -72,9 +73,12 @@ class _Measured:
         return node.content
 
 
-def inspect(image: Image, progress: Progress = SILENT) -> Inspection:
-    """Read every layer of IMAGE, verifying it, and say what it adds up to. Raises InvalidImage."""
-    sink = _Measured()
+def inspect(image: Image, progress: Progress = SILENT, *, algorithm: Algorithm = "sha256") -> Inspection:
+    """Read every layer of IMAGE, verifying it, and say what it adds up to. Raises InvalidImage.
+
+    ALGORITHM is that of the composefs digest and of the digests of files in it.
+    """
+    sink = _Measured(algorithm)
     tree = layers.read_tree(image, sink, progress)
     state = bootable.examine(tree, labels=image.config.labels)
     nodes: dict[int, Node] = {id(node): node for _, node in walk(tree)}
@@ -90,7 +94,7 @@ def inspect(image: Image, progress: Progress = SILENT) -> Inspection:
         kernels=state.kernel_versions,
         bootable=not state.reasons,
         reasons=state.reasons,
-        composefs=_digest(tree),
+        composefs=_digest(tree, algorithm),
         layers=[
             LayerSize(
                 digest=str(layer.descriptor.digest),
@@ -108,8 +112,8 @@ def inspect(image: Image, progress: Progress = SILENT) -> Inspection:
     )
 
 
-def _digest(tree: Directory) -> str | None:
+def _digest(tree: Directory, algorithm: Algorithm) -> str | None:
     try:
-        return deployment_digest(tree, "sha256").hex
+        return deployment_digest(tree, algorithm).hex
     except CannotFinish:  # no /usr, /boot or /sysroot: `reasons` says so
         return None

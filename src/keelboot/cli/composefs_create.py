@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +12,7 @@ from keelboot.cli.terminal import Terminal
 from keelboot.failure import Failure
 
 if TYPE_CHECKING:
+    from keelboot.composefs.folder import Keep
     from keelboot.composefs.inodes import Inode
 
 SUMMARY = "write the image of a directory, or of dump text"
@@ -29,7 +30,7 @@ _OF_DIRECTORIES: Final = ("digest_store", "use_epoch", "skip_devices", "skip_xat
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options: names and defaults are those of mkcomposefs."""
     parser.add_argument("source", metavar="SRC", help="a directory; with --from-file a dump, - is standard input")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="the image to write; - is standard output")
+    out = parser.add_argument("out", metavar="OUT", help="the image to write; - is standard output")
     parser.add_argument("--from-file", action="store_true", help="SRC is dump text (composefs-dump(5))")
     parser.add_argument("--min-version", metavar="N", type=int, help="lowest format version; default: 0")
     parser.add_argument(
@@ -37,7 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="highest format version, used where there are whiteouts; default: 1, or what --min-version says",
     )  # fmt: skip
     parser.add_argument("--print-digest", action="store_true", help="print the image's fs-verity digest too")
-    parser.add_argument("--print-digest-only", action="store_true", help="print it, and write no image")
+    parser.add_argument(
+        "--print-digest-only", action=_WithoutOut, const=out, nargs=0, default=False,
+        help="print it, and write no image: without OUT",
+    )  # fmt: skip
     parser.add_argument(
         "--digest-store", metavar="DIR", type=Path, help="copy the files that the image points to into DIR"
     )
@@ -49,15 +53,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="accepted as mkcomposefs has it; changes nothing")
 
 
+class _WithoutOut(argparse.Action):
+    """Makes OUT optional once it is there. If it always were, `SRC OPTION OUT` would be an OUT too many."""
+
+    def __call__(self, _: argparse.ArgumentParser, namespace: argparse.Namespace, *__: object) -> None:
+        setattr(namespace, self.dest, True)
+        self.const.nargs, self.const.required = "?", False
+
+
 def execute(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Write the image, or print its digest, or both. Raises BadValue, Failure and OSError; OUT is then as it was."""
     from keelboot.composefs import erofs
+    from keelboot.composefs.inodes import collector_paused
     from keelboot.composefs.verity import measure
 
     minimum, maximum = _check(arguments, terminal)
-    root = _from_dump(arguments.source) if arguments.from_file else _from_directory(arguments)
-    version = erofs.needed_version(root, minimum, maximum)
-    image = erofs.image(root, version)
+    with collector_paused():
+        root = _from_dump(arguments.source) if arguments.from_file else _from_directory(arguments)
+        version = erofs.needed_version(root, minimum, maximum)
+        image = erofs.image(root, version)
     wanted = arguments.print_digest or arguments.print_digest_only
     digest = measure([image]).object.hex if wanted or terminal.json_wanted else ""
     if arguments.out is not None:
@@ -75,8 +89,8 @@ def _check(arguments: argparse.Namespace, terminal: Terminal) -> tuple[int, int]
 
     why = ""
     fix = "`keelboot composefs create --help` has examples."
-    if (arguments.out is None) != arguments.print_digest_only:
-        why = "OUT is missing" if arguments.out is None else "--print-digest-only writes no image"
+    if arguments.out is not None and arguments.print_digest_only:
+        why = "--print-digest-only writes no image"
     elif arguments.from_file and any(getattr(arguments, name) for name in _OF_DIRECTORIES):
         used = next(name for name in _OF_DIRECTORIES if getattr(arguments, name)).replace("_", "-")
         why = f"--{used} is about a directory, and --from-file reads a dump"
@@ -88,11 +102,15 @@ def _check(arguments: argparse.Namespace, terminal: Terminal) -> tuple[int, int]
     if minimum is None and maximum is None:
         maximum = 1
     minimum = minimum or 0
-    if minimum not in VERSIONS:
-        why, fix = f"version {minimum} is not one of {VERSIONS}", "Leave --min-version away."
+    maximum = max(maximum or 0, minimum)
+    if minimum not in VERSIONS or maximum not in VERSIONS:
+        why, fix = (
+            f"{minimum} to {maximum} are not versions among {VERSIONS}",
+            "Leave --min-version and --max-version away.",
+        )
     if why:
         raise BadValue("cannot create the image", why=why, fix=fix)
-    return minimum, max(maximum or 0, minimum)
+    return minimum, maximum
 
 
 def _from_dump(source: str) -> "Inode":
@@ -107,7 +125,6 @@ def _from_dump(source: str) -> "Inode":
 
 def _from_directory(arguments: argparse.Namespace) -> "Inode":
     from keelboot.composefs import folder
-    from keelboot.composefs.digest_store import DigestStore, measured
 
     taken = folder.Taken(
         devices=not arguments.skip_devices,
@@ -116,9 +133,37 @@ def _from_directory(arguments: argparse.Namespace) -> "Inode":
     )
     source = Path(arguments.source)
     if arguments.digest_store is None:
-        return folder.read(source, taken, measured)
-    with closing(DigestStore(arguments.digest_store)) as store:
-        return folder.read(source, taken, store.add)
+        return folder.read(source, taken)
+    with _digest_store(arguments.digest_store) as keep:
+        return folder.read(source, taken, keep)
+
+
+@contextmanager
+def _digest_store(path: Path) -> Iterator["Keep"]:
+    """Where contents go; at the end they are on the disk, before any image is that names them."""
+    from keelboot.composefs.folder import changed, measured
+    from keelboot.durable import sync_filesystem
+    from keelboot.image.tree import External, ObjectId
+    from keelboot.store.objects import Objects
+
+    with naming(str(path)):
+        path.mkdir(parents=True, exist_ok=True)
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    objects = Objects(directory, "sha256")
+
+    def keep(file: int, size: int) -> ObjectId:
+        name = measured(file, size)
+        with naming(str(path)):
+            if not objects.has(External(name, size)) and not objects.copy(name, file):
+                raise changed("its content is no longer what was measured")
+        return name
+
+    try:
+        yield keep
+        with naming(str(path)):
+            sync_filesystem(directory)
+    finally:
+        os.close(directory)
 
 
 def _write(image: bytearray, out: str) -> None:

@@ -10,6 +10,7 @@ EXAMPLES = """\
   keelboot inspect localhost/web
   keelboot inspect oci-archive:web.tar --json
   keelboot inspect localhost/web --composefs-digest
+  keelboot inspect localhost/web --composefs-digest --sha512
 """
 
 
@@ -19,6 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "image", metavar="IMAGE", help="containers-storage:NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE"
     )
     parser.add_argument("--composefs-digest", action="store_true", help="print that digest and nothing else")
+    parser.add_argument(
+        "--sha512", action="store_true", help="the composefs digest in SHA-512, which some sealed images name"
+    )
 
 
 def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -29,7 +33,7 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from keelboot.image.transports import open_image
 
     with open_image(Reference.parse(arguments.image)) as image:
-        seen = inspect(image, terminal.progress)
+        seen = inspect(image, terminal.progress, algorithm="sha512" if arguments.sha512 else "sha256")
     if arguments.composefs_digest:
         if seen.composefs is None:
             raise CannotFinish(

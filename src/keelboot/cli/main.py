@@ -32,8 +32,10 @@ VERBS = {
     "base": "make a base image from a distribution's packages",
     "build": "build a Containerfile into an image that boots",
     "inspect": "tell what an image holds and whether it boots",
+    "composefs": "write and read composefs images, as mkcomposefs and composefs-info do",
     "disk": "write a disk that boots an image",
     "run": "boot an image or a disk in QEMU",
+    "store": "keep images in a store: pull, list, remove, check, mend",
     "doctor": "check this machine's tools, and tell what installs missing ones",
     "completion": "print shell completion",
 }

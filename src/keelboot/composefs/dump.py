@@ -8,17 +8,18 @@ mkcomposefs refuses is refused here, and so are texts that it reads as something
 
 import re
 import stat
+from binascii import unhexlify
 from collections.abc import Iterator
+from functools import lru_cache
+from io import BytesIO
 from typing import Final
 
-from keelboot.composefs.inodes import Inode, Link, fault, name_fault, walk_inodes
+from keelboot.composefs.inodes import Inode, Link, collector_paused, fault, name_fault, walk_inodes
 from keelboot.failure import InvalidImage
 
 _UNSET: Final = b"-"
-_NUMBER: Final = re.compile(rb"[0-9]{1,20}")
 _TIME: Final = re.compile(rb"(-?[0-9]{1,20})\.([0-9]{1,20})")
 _MODE: Final = re.compile(rb"(@?)([0-7]{1,11})")
-_DIGEST: Final = re.compile(rb"(?:[0-9a-f]{64}){1,2}")
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.|$)")
 _READ: Final = {b"\\": b"\\", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _ODD: Final = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
@@ -30,19 +31,17 @@ class _Refused(Exception):  # noqa: N818 - becomes an InvalidImage that names th
     pass
 
 
+@collector_paused()
 def parse(text: bytes, *, strict: bool = False) -> Inode:
     """The root inode that TEXT describes. The last line may lack its newline.
 
     STRICT refuses that, and texts with device numbers where there is no device or sizes of symlinks that are not their
     targets': an image has no place for them. Raises InvalidImage, which names the line.
     """
-    lines = text.split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    reader = _Reader(strict=strict)
+    reader = _Reader(strict=strict, zeros=b"\0" in text)
     try:
-        for line in lines:
-            reader.line(line)
+        for reader.number, line in enumerate(BytesIO(text), 1):  # which copies one line at a time
+            reader.line(line.removesuffix(b"\n"))
         return reader.finish(cut=not text.endswith(b"\n"))
     except _Refused as refused:
         raise InvalidImage(
@@ -55,70 +54,85 @@ def parse(text: bytes, *, strict: bool = False) -> Inode:
 class _Reader:
     """What has been read so far. Links are tied when all lines are read: they may come before what they name."""
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(self, *, strict: bool, zeros: bool) -> None:
         self.strict = strict
+        self.zeros = zeros  # whether there is one in any line
         self.number = 0  # of the line being read
-        self.root: Inode | None = None
-        self.paths: dict[bytes, Inode | bytes] = {}  # a link is there as the path it names
-        self.links: list[tuple[int, Inode, bytes, bytes]] = []  # line, parent, name, path
+        self.directories: dict[bytes, Inode] = {}  # by what stands before the last slash of the paths in them
+        self.links: dict[bytes, tuple[int, bytes]] = {}  # line, path of the target
+        self.xattrs: dict[bytes, dict[bytes, bytes]] = {b"": {}}  # by their text: many inodes have the same
 
     def line(self, line: bytes) -> None:
-        self.number += 1
-        fields = line.split(b" ")
-        if len(fields) == 12 and not fields[11]:  # mkcomposefs reads a space at the end of a line as nothing
-            fields.pop()
-        if len(fields) < 8 or b"\0" in line:
-            raise _Refused("fields are missing, or there is a zero byte")
-        fields += [_UNSET] * (11 - len(fields))
+        if self.zeros and b"\0" in line:
+            raise _Refused("there is a zero byte")
+        fields = line.split(b" ", 11)
+        if len(fields) < 12:
+            if len(fields) < 8:
+                raise _Refused("fields are missing")
+            fields += [_UNSET] * (11 - len(fields)) + [b""]
         path = _bytes(fields[0]) or b""
+        above, slash, name = path.rpartition(b"/")
+        parent = self.directories.get(above)
         if path == b"/":
-            if self.root:
+            if parent:
                 raise _Refused("there is a second root")
-            self.root = self.paths[path] = _inode(fields, strict=self.strict)
-            if not self.root.is_directory:
-                raise _Refused("the root is not a directory")
-            return
-        above, _, name = path.rpartition(b"/")
-        parent = self.paths.get(above or b"/") if above != b"/" else None
-        if not path.startswith(b"/") or not isinstance(parent, Inode) or not parent.is_directory:
+        elif parent is None or not slash:
             raise _Refused("no directory for this path is in a line before it")
-        if why := name_fault(name):
+        elif why := name_fault(name):
             raise _Refused(why)
-        if name in parent.children or path in self.paths:
+        elif name in parent.children or path in self.links:
             raise _Refused("the path is there twice")
-        if fields[2].startswith(b"@"):
-            target = _target(fields)
-            self.paths[path] = target
-            self.links.append((self.number, parent, name, target))
+        elif fields[2].startswith(b"@"):
+            self.links[path] = self.number, _target(fields)
             return
-        inode = _inode(fields, strict=self.strict)
-        self.paths[path] = parent.children[name] = inode
+        # A space at the end of a line is followed by no text, which mkcomposefs takes too.
+        xattrs = self.xattrs.get(fields[11])
+        if xattrs is None:
+            xattrs = self.xattrs[fields[11]] = _xattrs(fields[11])
+        inode = _inode(fields, xattrs, strict=self.strict)
+        if parent:
+            parent.children[name] = inode
+        if inode.mode & 0o170000 == stat.S_IFDIR:
+            self.directories[path if name else b""] = inode
+        elif not parent:
+            raise _Refused("the root is not a directory")
 
     def finish(self, *, cut: bool) -> Inode:
         if cut and self.strict:
             raise _Refused("it has no newline at its end")
-        if self.root is None:
+        if b"" not in self.directories:
             raise _Refused("there is no root")
-        for number, parent, name, target in self.links:
+        tied: dict[bytes, Link] = {}
+        for path, (number, _) in self.links.items():
             self.number = number
-            self.link(parent, name, target)
-        return self.root
+            self.tie(path, tied)
+        for path, link in tied.items():  # only now: before, what is among the children is no link
+            above, _, name = path.rpartition(b"/")
+            self.directories[above].children[name] = link
+        return self.directories[b""]
 
-    def link(self, parent: Inode, name: bytes, target: bytes) -> None:
-        seen: set[bytes] = set()
-        found: Inode | bytes | None = target
-        while isinstance(found, bytes):
-            if found in seen:
+    def tie(self, path: bytes, tied: dict[bytes, Link]) -> None:
+        """Add to TIED where the link at PATH leads, and with it every link on the way: a chain is walked once."""
+        way: dict[bytes, None] = {}
+        while path in self.links and path not in tied:
+            if path in way:
                 raise _Refused("the hard link leads back to itself")
-            seen.add(found)
-            found = self.paths.get(found)
-        if found is None:
-            raise _Refused("the hard link's target is not in the dump")
-        if found.is_directory:
+            way[path] = None
+            path = self.links[path][1]
+        link = tied.get(path) or Link(self.linked(path))
+        tied.update(dict.fromkeys(way, link))
+
+    def linked(self, path: bytes) -> Inode:
+        above, slash, name = path.rpartition(b"/")
+        parent = self.directories.get(above)
+        found = parent.children.get(name) if parent and slash else None
+        if path == b"/" or (isinstance(found, Inode) and found.is_directory):
             raise _Refused("the hard link's target is a directory")
+        if not isinstance(found, Inode):
+            raise _Refused("the hard link's target is not in the dump")
         if found.is_whiteout:
             raise _Refused("the hard link's target is a whiteout, which has only one name")
-        parent.children[name] = Link(found)
+        return found
 
 
 def _target(fields: list[bytes]) -> bytes:
@@ -131,40 +145,34 @@ def _target(fields: list[bytes]) -> bytes:
     return target
 
 
-def _inode(fields: list[bytes], *, strict: bool) -> Inode:
-    size, nlink, uid, gid, rdev = map(_number, (fields[1], *fields[3:7]))
-    mode, time = _MODE.fullmatch(fields[2]), _TIME.fullmatch(fields[7])
-    if not mode or mode[1]:
-        raise _Refused("the mode is not an octal number")
-    if not time:
-        raise _Refused("the time is not SECONDS.NANOSECONDS")
+def _inode(fields: list[bytes], xattrs: dict[bytes, bytes], *, strict: bool) -> Inode:
+    mtime, mtime_nsec = _time(fields[7])
     inode = Inode(
-        mode=int(mode[2], 8) & 0xFFFF,  # higher bits have no place in an image, and mkcomposefs drops them
-        nlink=nlink,
-        uid=uid,
-        gid=gid,
-        rdev=rdev,
-        mtime=int(time[1]),
-        mtime_nsec=int(time[2]),
-        size=size,
+        mode=_mode(fields[2]),
+        nlink=_often(fields[3]),
+        uid=_often(fields[4]),
+        gid=_often(fields[5]),
+        rdev=_often(fields[6]),
+        mtime=mtime,
+        mtime_nsec=mtime_nsec,
+        size=_number(fields[1]),
         payload=_bytes(fields[8]),
         content=_bytes(fields[9]),
         digest=_digest(fields[10]),
-        xattrs=_xattrs(fields[11:]),
+        xattrs=xattrs,
     )
     if why := fault(inode):
         raise _Refused(why)
     if strict:
         _check_strictly(inode)
-    # What an image has no place for.
-    if inode.mode & 0o170000 == stat.S_IFLNK:
-        inode.size = len(inode.payload or b"")
-    elif not inode.is_external:
-        inode.payload = None
-    if not inode.is_external:
+    if not inode.is_external:  # then an image has no place for all that may be said
         inode.digest = None
-    if not inode.size:
-        inode.content = None
+        if inode.mode & 0o170000 == stat.S_IFLNK:
+            inode.size = len(inode.payload or b"")
+        else:
+            inode.payload = None
+        if not inode.size:
+            inode.content = None
     return inode
 
 
@@ -177,24 +185,47 @@ def _check_strictly(inode: Inode) -> None:
 
 
 def _number(field: bytes) -> int:
-    if not _NUMBER.fullmatch(field):
+    if not field.isdigit() or len(field) > 20:
         raise _Refused(f"`{field[:40].decode(errors='replace')}` is not a number")
     return int(field)
+
+
+_often = lru_cache(maxsize=1024)(_number)
+
+
+@lru_cache(maxsize=1024)
+def _mode(field: bytes) -> int:
+    mode = _MODE.fullmatch(field)
+    if not mode or mode[1]:
+        raise _Refused("the mode is not an octal number")
+    return int(mode[2], 8) & 0xFFFF  # higher bits have no place in an image, and mkcomposefs drops them
+
+
+@lru_cache(maxsize=4096)
+def _time(field: bytes) -> tuple[int, int]:
+    time = _TIME.fullmatch(field)
+    if not time:
+        raise _Refused("the time is not SECONDS.NANOSECONDS")
+    return int(time[1]), int(time[2])
 
 
 def _digest(field: bytes) -> bytes | None:
     if field == _UNSET:
         return None
-    if not _DIGEST.fullmatch(field):
+    try:
+        digest = unhexlify(field)
+    except ValueError:
+        digest = b""
+    if len(digest) not in (32, 64) or field != field.lower():
         raise _Refused("the digest is not 64 or 128 hexadecimal digits in lower case")
-    return bytes.fromhex(field.decode())
+    return digest
 
 
-def _xattrs(fields: list[bytes]) -> dict[bytes, bytes]:
-    if sum(map(len, fields)) + len(fields) > _XATTR_TEXT_MAX:
+def _xattrs(text: bytes) -> dict[bytes, bytes]:
+    if len(text) >= _XATTR_TEXT_MAX:
         raise _Refused(f"extended attributes take more than {_XATTR_TEXT_MAX} bytes of text")
     xattrs = {}
-    for field in fields:
+    for field in text.split(b" "):
         name, equals, value = field.partition(b"=")
         if not equals:
             raise _Refused("an extended attribute has no `=`")

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import BinaryIO, Final
 
 from keelboot.composefs import directories, ondisk
-from keelboot.composefs.inodes import Inode, collector_paused, from_tree, walk_inodes
+from keelboot.composefs.inodes import Inode, collector_paused, from_tree
 from keelboot.composefs.ondisk import (
     BLOCK,
     CHUNKS,
@@ -47,9 +47,12 @@ def image_bytes(root: Directory, version: int = 1) -> bytes:
 def needed_version(root: Inode, minimum: int = 0, maximum: int = 1) -> int:
     """The version mkcomposefs would choose between the two: MINIMUM unless there is a whiteout and 1 is allowed."""
     if minimum < 1 <= maximum:
-        for _, item in walk_inodes(root):
-            if isinstance(item, Inode) and item.is_whiteout:
+        pending = [root]
+        for directory in pending:  # grows while it is walked
+            inodes = [child for child in directory.children.values() if isinstance(child, Inode)]
+            if any(inode.is_whiteout for inode in inodes):
                 return 1
+            pending += [inode for inode in inodes if inode.children]
     return minimum
 
 
@@ -76,7 +79,8 @@ def image(root: Inode, version: int) -> bytearray:
 
     out = bytearray(ondisk.FIRST_INODE)
     for number, (node, body) in enumerate(zip(nodes, bodies, strict=True)):
-        out += bytes(node.position - len(out))
+        if node.position > len(out):
+            out += bytes(node.position - len(out))
         out += _inode(node, number, len(body), blocks[number], oldest)
         if body:
             out += with_area_at(body, end % BLOCK // 4)

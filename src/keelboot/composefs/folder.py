@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from keelboot.composefs.digest_store import measured, read_pieces
 from keelboot.composefs.inodes import Inode, fault
+from keelboot.composefs.verity import measure
 from keelboot.failure import Failure, InvalidImage
 from keelboot.image.tree import ObjectId
 
 INLINE_MAX: Final = 64  # bytes; part of what a digest depends on
+_PIECE: Final = 1 << 20
 Keep = Callable[[int, int], ObjectId]  # an open file, its size
 
 
@@ -39,6 +40,26 @@ class _Level:
     path: bytes
     inode: Inode
     names: list[bytes]
+
+
+def read_pieces(file: int, size: int) -> Iterator[bytes]:
+    """The content of the open FILE from its start. Raises InvalidImage where that is not SIZE bytes, and OSError."""
+    at = 0
+    while piece := os.pread(file, min(_PIECE, max(size - at, 0) + 1), at):
+        at += len(piece)
+        yield piece
+    if at != size:
+        raise changed(f"it had {size} bytes, and then {at}")
+
+
+def measured(file: int, size: int) -> ObjectId:
+    """The name of the content of FILE, which is SIZE bytes long; nothing is kept. Raises InvalidImage, OSError."""
+    return measure(read_pieces(file, size)).object
+
+
+def changed(why: str) -> InvalidImage:
+    """What to raise when a file is not what it was a moment before."""
+    return InvalidImage("cannot read a file", why=f"it changed while it was read: {why}", fix="Run it again.")
 
 
 def read(source: Path, taken: Taken, keep: Keep = measured) -> Inode:

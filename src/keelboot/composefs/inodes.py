@@ -6,6 +6,7 @@ whoever makes an inode from outside data asks `fault` before anyone else sees it
 """
 
 import gc
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,9 @@ from keelboot.image.tree import Directory, External, Node, ObjectId, Regular, Sp
 NAME_MAX: Final = 255
 TARGET_MAX: Final = 4095
 INLINE_MAX: Final = 5000
+_NAME: Final = re.compile(rb"(?!\.\.?\Z)[^/\0]{1,%d}" % NAME_MAX)
 SIZE_MAX: Final = 1 << 53  # 1024 chunks of 2**43 bytes
 _XATTRS_MAX: Final = 32767
-_U32: Final = 1 << 32
 _TYPES: Final = frozenset(
     {stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK}
 )
@@ -32,6 +33,7 @@ class Inode:
 
     `payload` is a symlink's target or where the store has the content (`ab/cdef...`). A regular file of a size above 0
     has `content`, the bytes, or is external. `digest` is the external content's fs-verity digest, 32 or 64 bytes.
+    Inodes may share the value that `xattrs` is: it is replaced, never changed.
     """
 
     mode: int  # type and permissions, 16 bits
@@ -71,27 +73,27 @@ class Link:
 
 def name_fault(name: bytes) -> str | None:
     """Why NAME cannot be a directory entry, or None."""
+    if _NAME.fullmatch(name):
+        return None
     if not name:
         return "a name is empty"
     if name in (b".", b".."):
         return "a name is `.` or `..`"
     if len(name) > NAME_MAX:
         return f"a name has {len(name)} bytes, more than {NAME_MAX}"
-    if b"/" in name or b"\0" in name:
-        return "a name has a slash or a zero byte"
-    return None
+    return "a name has a slash or a zero byte"
 
 
 def fault(inode: Inode) -> str | None:
     """Why an image cannot hold INODE, or None. What lies below a directory is not looked at."""
     kind = inode.mode & 0o170000
-    if kind not in _TYPES or not 0 <= inode.mode < 1 << 16:
+    if kind not in _TYPES or inode.mode >> 16:
         return f"mode {inode.mode:o} has no file type, or more than 16 bits"
-    if not (0 <= inode.uid < _U32 and 0 <= inode.gid < _U32 and 0 <= inode.nlink < _U32 and 0 <= inode.rdev < _U32):
+    if (inode.uid | inode.gid | inode.nlink | inode.rdev) >> 32:  # something is left of a negative number too
         return "owner, link count or device number is not a 32-bit number"
     if not (-(1 << 63) <= inode.mtime < 1 << 63 and 0 <= inode.mtime_nsec < 1_000_000_000):
         return "the modification time is out of range"
-    if not 0 <= inode.size < 1 << 63:
+    if inode.size >> 63:
         return "the size is out of range"
     if inode.xattrs and (why := _xattrs_fault(inode.xattrs)):
         return why

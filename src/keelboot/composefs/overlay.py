@@ -8,6 +8,7 @@ overlayfs turns back, and 256 stubs hide the store's own directories (`00` to `f
 import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from typing import Final
 
@@ -46,6 +47,9 @@ class Stored:
     entries: "Sequence[tuple[bytes, Stored]]" = ()
     position: int = 0
     blocks: int = 0
+
+
+_METACOPY_HEADS: Final = {length: bytes((0, 4 + length, 0, kind)) for length, kind in DIGEST_KINDS.items()}
 
 
 def parent_marks(version: int) -> dict[bytes, bytes]:
@@ -94,11 +98,7 @@ def _with(pairs: Sequence[Pair], added: dict[bytes, bytes]) -> Sequence[Pair]:
 def _stored(inode: Inode) -> Stored:
     mode = inode.mode
     stored = Stored(mode, inode.nlink, inode.uid, inode.gid, (inode.mtime, inode.mtime_nsec), inode.size)
-    xattrs = inode.xattrs
-    if xattrs:
-        xattrs = {
-            ESCAPED + name[len(RESERVED) :] if name.startswith(RESERVED) else name: xattrs[name] for name in xattrs
-        }
+    pairs = [(_escaped(name), value) for name, value in inode.xattrs.items()] if inode.xattrs else []
     kind = mode & 0o170000
     if kind == stat.S_IFREG:
         if inode.content is not None:
@@ -106,7 +106,11 @@ def _stored(inode: Inode) -> Stored:
         elif inode.size:
             stored.chunk_bits = bits = chunk_bits(inode.size)
             stored.data = NULL_CHUNK * -(-inode.size >> bits)
-            xattrs = xattrs | _pointer(inode) if xattrs else _pointer(inode)
+            # These tell overlayfs where the content is and what digest it must have; no escaped name is one of them.
+            digest, payload = inode.digest, inode.payload
+            pairs.append((METACOPY, _METACOPY_HEADS[len(digest)] + digest if digest else b""))
+            if payload:
+                pairs.append((REDIRECT, b"/" + payload))
     elif kind == stat.S_IFDIR:
         stored.nlink = 2  # and one for each directory in it
     elif kind == stat.S_IFLNK:
@@ -115,19 +119,18 @@ def _stored(inode: Inode) -> Stored:
     elif inode.is_whiteout:
         stored.mode = stat.S_IFREG | mode & 0o7777
         stored.size = 0
-        xattrs = xattrs | WHITEOUT_MARKS
+        pairs = list({**dict(pairs), **WHITEOUT_MARKS}.items())
     elif kind in (stat.S_IFCHR, stat.S_IFBLK):
         stored.rdev = inode.rdev
-    if xattrs:
-        stored.pairs = sorted(xattrs.items())
+    if pairs:
+        pairs.sort()
+        stored.pairs = pairs
     return stored
 
 
-def _pointer(inode: Inode) -> dict[bytes, bytes]:
-    """The attributes that tell overlayfs where an external file's content is, and what digest it must have."""
-    digest = inode.digest
-    metacopy = bytes((0, 4 + len(digest), 0, DIGEST_KINDS[len(digest)])) + digest if digest else b""
-    return {METACOPY: metacopy, REDIRECT: b"/" + inode.payload} if inode.payload else {METACOPY: metacopy}
+@lru_cache(maxsize=4096)
+def _escaped(name: bytes) -> bytes:
+    return ESCAPED + name[len(RESERVED) :] if name.startswith(RESERVED) else name
 
 
 def _stub(top: Stored) -> Stored:

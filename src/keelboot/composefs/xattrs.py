@@ -1,8 +1,10 @@
 """Extended attributes as EROFS stores them: an index for a known prefix, a filter by hash, values shared by inodes."""
 
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 
 Pair = tuple[bytes, bytes]  # full name, value
@@ -30,10 +32,7 @@ class Shared:
 
     def __init__(self, inodes: Iterable[Iterable[Pair]]) -> None:
         """Each member of INODES is the pairs of one inode."""
-        counts: dict[Pair, int] = {}
-        for pairs in inodes:
-            for pair in pairs:
-                counts[pair] = counts.get(pair, 0) + 1
+        counts = Counter(chain.from_iterable(inodes))
         several = [pair for pair, count in counts.items() if count > 1]
         several.sort(key=lambda pair: (pair[0], len(pair[1]), pair[1]), reverse=True)
         area = bytearray()
@@ -48,16 +47,22 @@ class Shared:
         name_filter = 0xFFFFFFFF
         ids: list[int] = []
         local = b""
-        offsets = self._offsets
+        offset_of = self._offsets.get
         for pair in pairs:
-            name_filter &= split(pair[0])[2]
-            offset = offsets.get(pair)
+            name, value = pair
+            name_filter &= split(name)[2]
+            offset = offset_of(pair)
             if offset is not None and len(ids) < SHARED_MAX:
                 ids.append(offset)
             else:
-                local += _entry(pair)
-        body = BODY.pack(name_filter, len(ids))
-        return body + struct.pack(f"<{len(ids)}I", *ids) + local if ids else body + local
+                head, padding = _around(name, len(value))
+                local += head + value + padding
+        return _head(name_filter, *ids) + local
+
+
+@lru_cache(maxsize=4096)
+def _head(name_filter: int, *ids: int) -> bytes:
+    return BODY.pack(name_filter, len(ids)) + struct.pack(f"<{len(ids)}I", *ids)
 
 
 def with_area_at(body: bytes, first: int) -> bytes:
@@ -65,16 +70,28 @@ def with_area_at(body: bytes, first: int) -> bytes:
     count = body[4]
     if not count:
         return body
-    ids = struct.unpack_from(f"<{count}I", body, BODY.size)
-    moved = struct.pack(f"<{count}I", *[first + number for number in ids])
-    return body[: BODY.size] + moved + body[BODY.size + 4 * count :]
+    end = BODY.size + 4 * count
+    return _moved(body[:end], first) + body[end:]
+
+
+@lru_cache(maxsize=4096)
+def _moved(head: bytes, first: int) -> bytes:
+    ids = [first + number for (number,) in ID.iter_unpack(head[BODY.size :])]
+    return head[: BODY.size] + struct.pack(f"<{len(ids)}I", *ids)
 
 
 def _entry(pair: Pair) -> bytes:
     name, value = pair
+    head, padding = _around(name, len(value))
+    return head + value + padding
+
+
+@lru_cache(maxsize=4096)
+def _around(name: bytes, length: int) -> tuple[bytes, bytes]:
+    """What stands in an entry before a value of LENGTH bytes, and what after it."""
     index, suffix, _ = split(name)
-    length = 4 + len(suffix) + len(value)
-    return ENTRY.pack(len(suffix), index, len(value)) + suffix + value + bytes(-length % 4)
+    head = ENTRY.pack(len(suffix), index, length) + suffix
+    return head, bytes(-(len(head) + length) % 4)
 
 
 @lru_cache(maxsize=4096)

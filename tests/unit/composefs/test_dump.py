@@ -1,5 +1,7 @@
 """The text form: what is read, what is refused, and that writing and reading are inverse."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,3 +134,38 @@ def test_reads_what_it_wrote(name: bytes, content: bytes, xattrs: dict[bytes, by
 def test_noise_is_refused_in_words(noise: bytes) -> None:
     with pytest.raises(InvalidImage, match="line "):
         dump.parse(ROOT + noise + b"?")
+
+
+STRICT = b"/l 3 120777 1 0 0 0 0.0 abc - -\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (ROOT + FIFO, "no newline"),
+        (ROOT + FIFO.replace(b" 0 0.0", b" 7 0.0") + b"\n", "line 2: .*no device"),
+        (ROOT + STRICT.replace(b" 3 ", b" 4 "), "line 2: .*symlink's target"),
+        (ROOT + STRICT.replace(b"abc -", b"abc abc"), "line 2: only a regular file can have content"),
+    ],
+)
+def test_strict(text: bytes, why: str) -> None:
+    dump.parse(ROOT + FIFO + b"\n" + STRICT + b"/c 0 20644 1 0 0 7 0.0 - - -\n", strict=True)
+    with pytest.raises(InvalidImage) as refusal:
+        dump.parse(text, strict=True)
+    assert re.search(why, refusal.value.why)
+
+
+def test_a_long_chain_of_hard_links_is_walked_once() -> None:
+    """Link by link it would be five thousand million steps."""
+    links = [b"/%06d 0 @100644 - - - - - /%06d - -\n" % (number, number + 1) for number in range(100_000)]
+    root = dump.parse(ROOT + b"".join(links) + b"/100000 0 100644 1 0 0 0 0.0 - - -\n")
+    first = root.children[b"000000"]
+    assert isinstance(first, Link)
+    assert first.inode is root.children[b"100000"]
+
+
+def test_a_refused_line_is_refused_again() -> None:
+    """What is remembered of fields that come often is not that they were wrong."""
+    for _ in range(2):
+        with pytest.raises(InvalidImage, match="is not a number"):
+            dump.parse(ROOT + FIFO.replace(b" 1 0 ", b" x 0 "))

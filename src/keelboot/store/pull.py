@@ -1,0 +1,272 @@
+"""An image comes into the store: its layers are read, what they hold becomes durable, and only then is it named.
+
+docs/formats/store.md tells what a cut after each of STEPS leaves behind; tests/crash/test_store.py cuts there.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from keelboot.composefs import erofs, sealing
+from keelboot.failure import CannotFinish, Failure
+from keelboot.image import layers
+from keelboot.image.archive import Archive
+from keelboot.image.digest import Digest
+from keelboot.image.layers import LayerReader
+from keelboot.image.reference import Reference
+from keelboot.image.refusal import Refused
+from keelboot.image.transports import Image, fingerprint, open_image
+from keelboot.image.tree import Directory, External, ObjectId
+from keelboot.progress import SILENT, Progress, Step
+from keelboot.store import names
+from keelboot.store.imagerecord import ImageRecord
+from keelboot.store.layerrecord import LayerRecord, Recorder
+from keelboot.store.objects import Objects
+from keelboot.store.repository import Lock, Repository, opened
+
+STEPS: Final = ("created", "contents", "records", "barrier", "layers", "image", "reference")
+
+
+def _on(_: str) -> None:
+    """Nobody waits for the steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What of an image is in the store, durable or not, and how it came there."""
+
+    record: ImageRecord
+    object: ObjectId  # that the record is
+    layers: tuple[ObjectId, ...]  # that the layers' records are, lowest first
+    reused: tuple[bool, ...]  # for each layer, whether it was not read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What a pull came to. `unchanged` says that the store had the image, complete, and no layer was looked at."""
+
+    reference: str
+    record: ImageRecord
+    unchanged: bool
+    layers_reused: tuple[bool, ...]
+    objects_added: int
+    bytes_added: int
+    objects_healed: int
+    sealed: bool | None  # whether the filesystem has fs-verity; None if nothing was written
+
+
+def pull(
+    store: Path,
+    source: Reference,
+    *,
+    jobs: int = 2,
+    progress: Progress = SILENT,
+    reached: Callable[[str], None] = _on,
+) -> Pulled:
+    """Have the image SOURCE in the store at STORE, under that name; the store is made where there is none.
+
+    JOBS is 1 for a single thread. The reference is the commit: before it the store names nothing new, and running
+    again finishes. Raises Failure, and what opening and reading the image raises.
+    """
+    file = _file(source)
+    mark = fingerprint(source)
+    with opened(store, Lock.SHARED, create=True, progress=progress) as repository:
+        reached("created")
+        name = _known(repository, mark)
+        if name is not None and (record := repository.image(name)):
+            _refer(repository, file, name)
+            reused = (True,) * len(record.diff_ids)
+            return _pulled(repository, source, record, reused, unchanged=True)
+        with open_image(source) as image:
+            taken = take(repository, image, jobs=jobs, progress=progress, reached=reached)
+        with progress.step("Syncing"):
+            repository.barrier()
+        reached("barrier")
+        for diff_id, record_name in zip(taken.record.diff_ids, taken.layers, strict=True):
+            repository.publish(repository.layers, str(diff_id), record_name)
+        repository.settle(repository.layers)
+        reached("layers")
+        if taken.record.composefs:
+            publish_image(repository, taken.record.composefs.object)
+        reached("image")
+        _refer(repository, file, taken.object)
+        reached("reference")
+        return _pulled(repository, source, taken.record, taken.reused, unchanged=False)
+
+
+def take(
+    repository: Repository,
+    image: Image,
+    *,
+    jobs: int,
+    progress: Progress = SILENT,
+    reached: Callable[[str], None] = _on,
+    distrusted: Collection[ObjectId] = (),
+) -> Taken:
+    """Have everything of IMAGE in the objects of REPOSITORY, not durable yet and not named.
+
+    Layers with a record, and all their objects, are not read; but DISTRUSTED objects count as missing. Raises
+    InvalidImage and MissingTool, OSError.
+    """
+    objects = repository.objects
+    tree, records, reused = _read_layers(repository, image, jobs, progress, distrusted)
+    reached("contents")
+    with progress.step("Writing the composefs image"):
+        composefs, unsealed = _seal(objects, tree)
+    record = ImageRecord(
+        manifest_digest=image.manifest_digest,
+        config_digest=image.manifest.config.digest,
+        media_type=image.manifest.media_type,
+        manifest=_add(objects, [image.manifest_bytes]),
+        config=_add(objects, [image.config_bytes]),
+        diff_ids=tuple(layer.diff_id for layer in image.layers),
+        composefs=composefs,
+        unsealed=unsealed,
+    )
+    name = _add(objects, [record.encode()]).object
+    reached("records")
+    return Taken(record=record, object=name, layers=tuple(records), reused=tuple(reused))
+
+
+def publish_image(repository: Repository, name: ObjectId) -> None:
+    """Allow the composefs image to be mounted; durable when this returns."""
+    repository.publish(repository.images, name.hex, name)
+    repository.settle(repository.images)
+
+
+def complete(repository: Repository, record: ImageRecord) -> bool:
+    """Whether everything that RECORD leads to is there, by names and sizes; the bytes of contents are not read."""
+    objects = repository.objects
+    image = record.composefs
+    if image and (repository.follow(repository.images, image.object.hex) != image.object or not objects.has(image)):
+        return False
+    return (
+        objects.has(record.manifest)
+        and objects.has(record.config)
+        and all(_whole_layer(repository, diff_id) for diff_id in record.diff_ids)
+    )
+
+
+def _file(source: Reference) -> str:
+    try:
+        return names.reference_file(str(source))
+    except ValueError as error:
+        raise Failure(
+            f"cannot keep {source} in a store", why=f"its name is too long: {error}", fix="Move it to a shorter path."
+        ) from error
+
+
+def _known(repository: Repository, mark: str) -> ObjectId | None:
+    """The record of a complete image whose manifest or config has the digest MARK."""
+    for name in dict.fromkeys(link.object for link in repository.links(repository.references)):
+        record = repository.image(name) if name else None
+        if record and mark in (str(record.manifest_digest), record.config_digest.hex) and complete(repository, record):
+            return name
+    return None
+
+
+def _refer(repository: Repository, file: str, name: ObjectId) -> None:
+    repository.publish(repository.references, file, name)
+    repository.settle(repository.references)
+
+
+def _read_layers(
+    repository: Repository, image: Image, jobs: int, progress: Progress, distrusted: Collection[ObjectId]
+) -> tuple[Directory, list[ObjectId], list[bool]]:
+    root = layers.empty_root()
+    reader = LayerReader(image, jobs=jobs)
+    found, reused = [], []
+    with layers.reading_step(image, progress) as step:
+        for number, layer in enumerate(image.layers):
+            known = _recall(repository, layer.diff_id, root, reader, distrusted)
+            if known:
+                step.advance(layer.descriptor.size)
+            reused.append(known is not None)
+            found.append(
+                known or _read_layer(repository.objects, layer.diff_id, number, root, reader=reader, step=step)
+            )
+    return root, found, reused
+
+
+def _whole_layer(repository: Repository, diff_id: Digest, distrusted: Collection[ObjectId] = ()) -> LayerRecord | None:
+    """The layer's record, if it is sound, and everything it names is there with its size and not DISTRUSTED."""
+    record = repository.layer(str(diff_id))
+    if record is None or repository.follow(repository.layers, str(diff_id)) in distrusted:
+        return None
+    whole = all(repository.objects.size(name) == size and name not in distrusted for name, size in record.contents())
+    return record if whole else None
+
+
+def _recall(
+    repository: Repository,
+    diff_id: Digest,
+    root: Directory,
+    reader: LayerReader,
+    distrusted: Collection[ObjectId],
+) -> ObjectId | None:
+    """Apply the layer to ROOT from its record; None where there is none that can be relied on."""
+    name = repository.follow(repository.layers, str(diff_id))
+    record = _whole_layer(repository, diff_id, distrusted)
+    if name is None or record is None:
+        return None
+    try:
+        changes, left = record.changes(reader.limits.layers)
+    except Refused:  # or over the limits; reading the layer tells the user which
+        return None
+    changes.apply(root)
+    reader.limits = replace(reader.limits, layers=left)
+    return name
+
+
+def _read_layer(
+    objects: Objects, diff_id: Digest, number: int, root: Directory, *, reader: LayerReader, step: Step
+) -> ObjectId:
+    """Apply the layer to ROOT as its blob has it, and return the record that was made of it."""
+    recorder = Recorder(diff_id)
+    with reader.entries(number, step, seen=recorder.seen) as entries:
+        layers.collect(entries, _Recording(objects, entries, recorder)).apply(root)
+    return _add(objects, recorder.finish()).object
+
+
+class _Recording:
+    """A ContentSink between an archive and the objects, which tells the record of its layer about both."""
+
+    def __init__(self, objects: Objects, archive: Archive, recorder: Recorder) -> None:
+        self._objects, self._archive, self._recorder = objects, archive, recorder
+
+    def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
+        self._recorder.content(self._archive.position, size)
+        name = self._objects.add(size, chunks)
+        self._recorder.named(name)
+        return name
+
+
+def _seal(objects: Objects, tree: Directory) -> tuple[External | None, str]:
+    """The composefs image of TREE; where it cannot be sealed none, and why."""
+    try:
+        sealed = sealing.seal(tree)
+    except CannotFinish as error:
+        return None, error.why
+    return _add(objects, [erofs.image_bytes(sealed, version=1)]), ""
+
+
+def _add(objects: Objects, pieces: list[bytes]) -> External:
+    size = sum(map(len, pieces))
+    return External(objects.add(size, pieces), size)
+
+
+def _pulled(
+    repository: Repository, source: Reference, record: ImageRecord, reused: tuple[bool, ...], *, unchanged: bool
+) -> Pulled:
+    objects = repository.objects
+    return Pulled(
+        reference=str(source),
+        record=record,
+        unchanged=unchanged,
+        layers_reused=reused,
+        objects_added=len(objects.added),
+        bytes_added=objects.added_bytes,
+        objects_healed=len(objects.healed),
+        sealed=objects.sealed,
+    )
