@@ -3,12 +3,14 @@ VENV := .venv/bin
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check machine-tests man clean
+.PHONY: help setup venv demo test check machine-tests crash bench man clean
 
 help:
 	@echo "make demo    set this machine up, build the example, boot it, fetch its page"
 	@echo "make test    set this machine up, run all tests, those that boot machines included"
 	@echo "make check   the fast tests and linters: no root, no virtual machine, under 90 seconds"
+	@echo "make crash   kill, refuse and cut off from power every step of the store; needs ../shared, root, minutes"
+	@echo "make bench   measure keelboot beside other tools; BENCH=--quick for less, BENCH=--help for more"
 	@echo "make setup   install what is missing: system packages and .venv"
 	@echo "make man     manual pages, in build/man"
 	@echo "make clean   remove what these made in this directory"
@@ -31,6 +33,12 @@ machine-tests: setup
 test: setup
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory machine-tests
+
+crash: setup
+	@PYTHONPATH=tests $(VENV)/python tests/crash/campaign.py $(CRASH)
+
+bench: venv
+	@$(VENV)/python benchmarks/bench.py $(BENCH)
 
 man: venv
 	@mkdir -p build/man

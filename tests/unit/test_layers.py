@@ -32,8 +32,8 @@ RANK = {package: rank for rank, row in enumerate(ORDER) for package in row}
 # By package. Pure: bytes and values in, values out. Doors: files, programs, the clock, the network. "." is __init__.
 PURE = {
     "": ". failure progress",
-    "image": """. archive bootable changes compression digest documents extended layers opened readahead reference
-        refusal release strictjson tree""",
+    "image": """. archive bootable changes compression digest documents extended hashing layers opened
+        readahead reference refusal release strictjson tree""",
     "composefs": ". directories dump erofs inodes ondisk overlay reader sealing verity xattrs",
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
@@ -49,14 +49,14 @@ DOORS = {
     "image": """transports transports.dockerarchive transports.folder transports.layout transports.opening
         transports.storage""",
     "composefs": "folder",
-    "store": "check draft garbage kernel_verity objects pull references repair repository",
+    "store": "check draft garbage kernel_verity objects pull references repair repository writeback",
     "build": "base driver engine finish.finishing finish.stage layout mirror watch",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "systemd_boot",
     "assembly": "deployment disk inspection staged",
     "vm": "acceleration firmware lifetime ports scratch ssh startup terminal",
-    "cli": """base build completion composefs composefs_create disk doctor inspect main run store surroundings terminal tools
-        values""",
+    "cli": """base build completion composefs composefs_create disk doctor inspect main run store surroundings
+        terminal tools values""",
 }
 # What only a door has a use for. `os` and `pathlib` are missing: pure modules take their constants and types.
 EFFECTS = {

@@ -2,6 +2,7 @@
 
     blob -> bounded, hashed -> expanded, bounded, hashed -> entries -> contents to the sink, nodes to the tree
     `------------- a second thread -----------------'      `------------ the caller's thread ------------'
+                       (and a third one, for the digests)
 
 The pass that hashes is the pass that reads: nothing is read twice, and no tree is returned before the size and digest
 of every blob and the digest of its expanded bytes were found right. Contents that were handed to the sink before a
@@ -12,13 +13,13 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from hashlib import new as new_hash
 from typing import BinaryIO, Final, Protocol
 
 from keelboot.image import archive
 from keelboot.image.archive import Archive, Entry, Kind
 from keelboot.image.changes import Changes, is_whiteout
 from keelboot.image.compression import Compression, decompress
+from keelboot.image.hashing import Hash, hashing
 from keelboot.image.opened import Image, Layer
 from keelboot.image.readahead import read_ahead
 from keelboot.image.refusal import Refused, refusing
@@ -51,7 +52,7 @@ def read_tree(
 ) -> Directory:
     """The tree that IMAGE's layers add up to; contents of more than 64 bytes are in SINK.
 
-    JOBS is 1 for no second thread. The root has mode 0755, owner 0 and time 0 where no layer says otherwise. Raises
+    JOBS is 1 for no other thread. The root has mode 0755, owner 0 and time 0 where no layer says otherwise. Raises
     InvalidImage, MissingTool, and what the sink raises.
     """
     root = empty_root()
@@ -90,8 +91,9 @@ class LayerReader:
         with (
             refusing(image.reference, f"layer {number + 1} of {len(image.layers)}, {layer.diff_id}"),
             image.open_layer(layer) as stream,
+            hashing(beside=self._jobs > 1) as new_hash,
         ):
-            blob = _Blob(stream, layer, self.limits)
+            blob = _Blob(stream, layer, self.limits, new_hash)
             with _blocks(blob, self._jobs) as blocks:
                 entries = Archive(_advancing(blocks, blob, step, seen), self.limits.layers)
                 yield entries
@@ -162,8 +164,8 @@ def _advancing(
 class _Blob:
     """A layer's blob, verified while it is read."""
 
-    def __init__(self, stream: BinaryIO, layer: Layer, limits: Limits) -> None:
-        self._stream, self._layer = stream, layer
+    def __init__(self, stream: BinaryIO, layer: Layer, limits: Limits, new_hash: Callable[[str], Hash]) -> None:
+        self._stream, self._layer, self._new_hash = stream, layer, new_hash
         self._hash = new_hash(layer.descriptor.digest.algorithm)
         rated = max(limits.unrated, limits.ratio * layer.descriptor.size)
         self._expanded_max = min(limits.expanded, rated)
@@ -186,7 +188,7 @@ class _Blob:
         """The expanded bytes; after the last one, both digests have been compared."""
         layer, blob = self._layer, self._layer.descriptor
         plain = layer.compression is Compression.NONE and blob.digest.algorithm == layer.diff_id.algorithm
-        expanded_hash = None if plain else new_hash(layer.diff_id.algorithm)
+        expanded_hash = None if plain else self._new_hash(layer.diff_id.algorithm)
         for block in decompress(self, layer.compression):
             self.expanded += len(block)
             if self.expanded > self._expanded_max:

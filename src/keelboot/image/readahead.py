@@ -4,11 +4,15 @@ Reading, hashing and decompression all let go of the interpreter's lock, so two 
 """
 
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _AHEAD = 4  # blocks of a megabyte: bounded memory, and enough to smooth the two sides
+# Seconds. The reader lets go of the lock for a moment with each of its many small hashes and takes it back before the
+# other thread has woken up; by default that one then waits for 5 ms, longer than it takes to make a block.
+_SWITCH = 0.0005
 
 
 @contextmanager
@@ -37,10 +41,13 @@ def read_ahead(blocks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
             yield block
 
     thread = threading.Thread(target=make, name="layer", daemon=True)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH)
     thread.start()
     try:
         yield take()
     finally:
+        sys.setswitchinterval(interval)
         stopped.set()
         while thread.is_alive():
             # The thread may wait for room: make it, until it has seen that nobody reads on.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from small_images import BASE, CHANGE, write_layout
 
 Keelboot = Callable[..., subprocess.CompletedProcess[str]]

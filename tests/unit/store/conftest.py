@@ -2,12 +2,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_images import BASE, CHANGE, write_layout
 
 from keelboot.image.reference import Reference
 from keelboot.store.check import Report, check
 from keelboot.store.pull import Pulled, pull
 from keelboot.store.repository import Lock, Repository, opened
+from small_images import BASE, CHANGE, write_layout
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_images import snapshot
 
 from keelboot.image.reference import Reference
 from keelboot.store.check import Report, check
@@ -17,6 +16,7 @@ from keelboot.store.pull import Pulled, pull
 from keelboot.store.references import drop
 from keelboot.store.repair import repair
 from keelboot.store.repository import Lock, opened
+from small_images import snapshot
 
 Checked = Callable[[], Report]
 Damage = Callable[[Path, Pulled], None]
@@ -73,7 +73,7 @@ def test_each_object_flipped_cut_emptied_lost_moved(
             lambda: flip(file, 8 * size - 1),
             lambda: os.truncate(file, rng.randrange(size)),
             lambda: file.write_bytes(bytes(size)),
-            lambda: file.unlink(),
+            file.unlink,
             lambda: file.chmod(0o600),
             lambda: file.rename(file.with_name("0" * len(file.name))),
             lambda: shutil.move(files(store)[number - 1], file),
@@ -275,9 +275,7 @@ def test_another_image_heals_what_they_share(
     flip(store / "objects" / name_of(b"new" * 3000, "sha256").path, 3)
     repaired = repair(store, base)
     assert [finding.path for finding in repaired.healed] == [f"objects/{LARGE}"]
-    assert [finding.path for finding in repaired.after.findings] == [
-        f"objects/{name_of(b'new' * 3000, 'sha256').path}"
-    ]
+    assert [finding.path for finding in repaired.after.findings] == [f"objects/{name_of(b'new' * 3000, 'sha256').path}"]
     assert repaired.after.findings[0].references == (str(changed),)
     assert snapshot(store).keys() >= whole.keys()
     assert repair(store, changed).after.findings == ()

@@ -2,7 +2,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_images import BASE, CHANGE, OTHER, snapshot, write_layout
 
 from keelboot.failure import Failure, ImageNotFound
 from keelboot.image.reference import Reference
@@ -11,6 +10,7 @@ from keelboot.store.garbage import clean
 from keelboot.store.naming import name_of
 from keelboot.store.pull import Pulled, pull
 from keelboot.store.references import drop, listing
+from small_images import BASE, CHANGE, OTHER, snapshot, write_layout
 
 Checked = Callable[[], Report]
 

@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterable, Iterator
 
 import pytest
-from small_images import BASE, CHANGE, archive
 
 from keelboot.image import layers
 from keelboot.image.archive import Archive, Limits
@@ -14,6 +13,7 @@ from keelboot.image.refusal import Refused
 from keelboot.image.tree import Directory, External, Node, ObjectId, Regular, walk
 from keelboot.store.layerrecord import LayerRecord, Recorder
 from keelboot.store.naming import name_of
+from small_images import BASE, CHANGE, archive
 
 
 class Contents:
@@ -79,7 +79,7 @@ def check(data: bytes, block: int) -> None:
     packed, known, root = record(data, block)
     found = LayerRecord.parse(packed)
     assert b"".join(found.archive(lambda name: [known[name]])) == data
-    assert {name: size for name, size in found.contents()} == {name: len(content) for name, content in known.items()}
+    assert dict(found.contents()) == {name: len(content) for name, content in known.items()}
     again = layers.empty_root()
     changes, left = found.changes(Limits())
     changes.apply(again)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from small_images import BASE, CHANGE, OTHER, Files, layer_blobs, snapshot, write_layout
 
 from keelboot.composefs.sealing import deployment_digest
 from keelboot.failure import Failure, InvalidImage
@@ -20,6 +19,7 @@ from keelboot.store.garbage import clean
 from keelboot.store.naming import name_of
 from keelboot.store.pull import Pulled, pull
 from keelboot.store.repository import Lock, opened
+from small_images import BASE, CHANGE, OTHER, Files, layer_blobs, snapshot, write_layout
 
 Checked = Callable[[], Report]
 
@@ -124,9 +124,7 @@ def test_the_new_image_takes_the_name(store: Path, tmp_path: Path, checked: Chec
 
 
 @pytest.mark.parametrize("gone", ["object", "record", "layer", "image", "short", "config"])
-def test_what_is_missing_is_fetched(
-    gone: str, store: Path, changed: Reference, full: Pulled, checked: Checked
-) -> None:
+def test_what_is_missing_is_fetched(gone: str, store: Path, changed: Reference, full: Pulled, checked: Checked) -> None:
     whole = snapshot(store)
     layer = store / "layers" / str(full.record.diff_ids[0])
     match gone:
@@ -202,7 +200,9 @@ def test_two_pulls_at_once_in_step(store: Path, base: Reference, changed: Refere
 
 
 def test_many_pulls_at_once(store: Path, tmp_path: Path, checked: Checked) -> None:
-    sources = [write_layout(tmp_path / f"{number}", BASE, {"usr": None, f"usr/{number}": b"x" * 70}) for number in range(4)]
+    sources = [
+        write_layout(tmp_path / f"{number}", BASE, {"usr": None, f"usr/{number}": b"x" * 70}) for number in range(4)
+    ]
     threads = [threading.Thread(target=pull, args=(store, source)) for source in sources * 2]
     for thread in threads:
         thread.start()

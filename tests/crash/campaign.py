@@ -1,0 +1,137 @@
+"""Every point of every scenario: killed, refused, cut off from power. `make crash` runs all of it.
+
+    campaign.py [--kinds kill,fail,cut-ext4,cut-xfs,cut-btrfs] [--sample N] [--seed N] [NAME...]
+
+The tools are those in ../shared/tools beside the checkout. The last lines are a table of points survived of tried.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT.parent / "shared/tools"
+SCENARIOS = Path(__file__).with_name("scenarios.py")
+NAMES = ("pull-first", "pull-new", "gc", "repair")
+# Options of `killpoints` and `powercut` for each kind.
+KINDS = {
+    "kill": ["--fail", "kill"],
+    "fail": ["--fail", "ENOSPC,EIO", "--no-traceback"],
+    "cut-ext4": ["--fs", "ext4", "--fsck"],
+    "cut-xfs": ["--fs", "xfs", "--fsck"],
+    "cut-btrfs": ["--fs", "btrfs", "--fsck"],
+}
+MAKERS = {"cut-ext4": "mkfs.ext4", "cut-xfs": "mkfs.xfs", "cut-btrfs": "mkfs.btrfs"}
+_COUNTS = re.compile(r"^(\d+) points, (\d+) failed", re.MULTILINE)
+_UNMOUNTED = re.compile(r"^FAIL point \d+ torn .*exit 32:.*mount", re.MULTILINE)
+_NO_LOG = 2  # what `powercut` ends with when the log it made is not to be trusted: a known fault of QEMU 7.2
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many points of one scenario were tried in one way; OUTPUT is what the tool printed."""
+
+    kind: str
+    name: str
+    points: int
+    failed: int
+    output: str
+
+
+def missing(kinds: Sequence[str]) -> str:
+    """Why these kinds cannot be run here; empty if they can."""
+    tools = {"powercut" if kind in MAKERS else "killpoints" for kind in kinds}
+    for tool in sorted(tools):
+        if not (TOOLS / tool).exists():
+            return f"{tool} is not beside this checkout"
+    for kind in kinds:
+        if kind in MAKERS and (os.geteuid() or not Path("/dev/fuse").exists()):
+            return "power cuts need root and /dev/fuse"
+        if kind in MAKERS and shutil.which(MAKERS[kind]) is None:
+            return f"{MAKERS[kind]} is not installed"
+    return ""
+
+
+def campaign(
+    directory: Path, kinds: Sequence[str], names: Sequence[str], sample: int | None = None, seed: int = 1
+) -> Iterator[Outcome]:
+    """Run the scenarios NAMES in each of the KINDS; SAMPLE bounds the points of each."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}/src:{ROOT}/tests",
+        # Compiled files of the first run would change the counts of the second.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    python = f"{sys.executable} {SCENARIOS}"
+    subprocess.run(f"{python} prepare {directory}", shell=True, check=True, env=environment, stdout=subprocess.DEVNULL)
+    chosen = ["--seed", str(seed), *(["--sample", str(sample)] if sample else [])]
+    for kind in kinds:
+        for name in names:
+            if kind in MAKERS:
+                argv = [TOOLS / "powercut", "run", *KINDS[kind], *chosen]
+                argv += ["--setup", f"cp -a {directory}/seed-{name}/. {{}}"]
+                argv += ["--workload", f"{python} work {name} {directory} {{}}/store"]
+                argv += ["--check", f"{python} judge {name} {directory} {{}}/store"]
+            else:
+                store = directory / f"{kind}-{name}"
+                argv = [TOOLS / "killpoints", *KINDS[kind], *chosen, "--under", store]
+                argv += ["--reset", f"rm -rf {store}; cp -a {directory}/seed-{name} {store}"]
+                argv += ["--check", f"{python} judge {name} {directory} {store}/store", "--"]
+                argv += [sys.executable, SCENARIOS, "work", name, directory, store / "store"]
+            for _ in range(_TRIES):
+                done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
+                if done.returncode != _NO_LOG:
+                    break
+            yield _outcome(kind, name, done.stdout + done.stderr, ended=done.returncode)
+
+
+def _outcome(kind: str, name: str, output: str, *, ended: int) -> Outcome:
+    counts = _COUNTS.findall(output) if ended in (0, 1) else []
+    if not counts:
+        return Outcome(kind, name, 1, 1, output)
+    points, failed = map(int, counts[-1])
+    # A superblock torn in two is the filesystem's to survive; a disk that writes 4096 bytes at once does not tear it.
+    unmounted = len(_UNMOUNTED.findall(output))
+    return Outcome(kind, name, points - unmounted, failed - unmounted, output)
+
+
+def run() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--sample", type=int)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("names", nargs="*", default=NAMES)
+    arguments = parser.parse_args()
+    kinds = arguments.kinds.split(",")
+    if why := missing(kinds[:1]):
+        print(why)
+        return 1
+    for kind in kinds:
+        if why := missing([kind]):
+            print(f"{kind}: left out, {why}")
+    kinds = [kind for kind in kinds if not missing([kind])]
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="keelboot-crash-", dir="/var/tmp") as directory:
+        for outcome in campaign(Path(directory), kinds, arguments.names, arguments.sample, arguments.seed):
+            outcomes.append(outcome)
+            if outcome.failed:
+                print(outcome.output)
+            print(
+                f"{outcome.kind:9} {outcome.name:10} survived {outcome.points - outcome.failed} of {outcome.points}",
+                flush=True,
+            )
+    points, failed = sum(one.points for one in outcomes), sum(one.failed for one in outcomes)
+    print(f"all       {'':10} survived {points - failed} of {points}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

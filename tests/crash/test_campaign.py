@@ -1,0 +1,20 @@
+"""A sample of the campaign that `make crash` runs in full: kills, refusals, power cuts at points chosen by number."""
+
+from pathlib import Path
+
+import pytest
+
+from crash import campaign
+
+pytestmark = pytest.mark.machine
+
+
+@pytest.mark.parametrize("kind", ["kill", "fail", "cut-ext4"])
+def test_sample(kind: str, tmp_path: Path) -> None:
+    if why := campaign.missing([kind]):
+        pytest.skip(why)
+    outcomes = list(campaign.campaign(tmp_path, [kind], campaign.NAMES, sample=10))
+    assert [outcome.name for outcome in outcomes] == list(campaign.NAMES)
+    for outcome in outcomes:
+        assert outcome.failed == 0, outcome.output
+        assert outcome.points >= 8, outcome.output
