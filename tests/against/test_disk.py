@@ -79,7 +79,7 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def python(place: Path) -> str:
+def python(place: Path) -> str:  # noqa: ARG001 - only where user namespaces are allowed
     """A Python that an ordinary user can run, and that finds the package."""
     for candidate in (sys.executable, "/usr/bin/python3"):
         if not run(confined(candidate, "-c", "import keelboot.disk.writer"))[0]:

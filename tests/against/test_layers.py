@@ -72,7 +72,7 @@ def _theirs(top, *, nanoseconds):
                 content = file.read()
             time = divmod(status.st_mtime_ns, 10**9) if nanoseconds else (status.st_mtime_ns // 10**9, 0)
         elif stat.S_ISLNK(status.st_mode):
-            content = os.readlink(path)
+            content = os.readlink(path)  # noqa: PTH115 - as above
         found[path[len(top) :]] = (
             stat.S_IFMT(status.st_mode) if stat.S_ISLNK(status.st_mode) else status.st_mode,
             (status.st_uid, status.st_gid),

@@ -42,7 +42,7 @@ def base(keelboot: Keelboot) -> str:
 
 
 @pytest.fixture(scope="session")
-def built(keelboot: Keelboot, base: str) -> Built:
+def built(keelboot: Keelboot, base: str) -> Built:  # noqa: ARG001 - it has to be there
     """The example, from its Containerfile with one command."""
     succeeded(keelboot("build", "-t", NAME, EXAMPLE, timeout=1200))
     return Built(NAME, json.loads(succeeded(keelboot("inspect", "--json", NAME))))

@@ -43,6 +43,7 @@ class Outcome:
     name: str
     points: int
     failed: int
+    unmounted: int  # points beside these, at which what was left of the filesystem itself did not mount
     output: str
 
 
@@ -96,11 +97,11 @@ def campaign(
 def _outcome(kind: str, name: str, output: str, *, ended: int) -> Outcome:
     counts = _COUNTS.findall(output) if ended in (0, 1) else []
     if not counts:
-        return Outcome(kind, name, 1, 1, output)
+        return Outcome(kind, name, 1, 1, 0, output)
     points, failed = map(int, counts[-1])
     # A superblock torn in two is the filesystem's to survive; a disk that writes 4096 bytes at once does not tear it.
     unmounted = len(_UNMOUNTED.findall(output))
-    return Outcome(kind, name, points - unmounted, failed - unmounted, output)
+    return Outcome(kind, name, points - unmounted, failed - unmounted, unmounted, output)
 
 
 def run() -> int:
@@ -122,14 +123,15 @@ def run() -> int:
     with tempfile.TemporaryDirectory(prefix="keelboot-crash-", dir="/var/tmp") as directory:
         for outcome in campaign(Path(directory), kinds, arguments.names, arguments.sample, arguments.seed):
             outcomes.append(outcome)
-            if outcome.failed:
+            if outcome.failed or outcome.unmounted:
                 print(outcome.output)
-            print(
-                f"{outcome.kind:9} {outcome.name:10} survived {outcome.points - outcome.failed} of {outcome.points}",
-                flush=True,
-            )
+            beside = f", {outcome.unmounted} more did not mount" if outcome.unmounted else ""
+            survived = f"survived {outcome.points - outcome.failed} of {outcome.points}{beside}"
+            print(f"{outcome.kind:9} {outcome.name:10} {survived}", flush=True)
     points, failed = sum(one.points for one in outcomes), sum(one.failed for one in outcomes)
-    print(f"all       {'':10} survived {points - failed} of {points}")
+    unmounted = sum(one.unmounted for one in outcomes)
+    beside = f", {unmounted} more did not mount" if unmounted else ""
+    print(f"all       {'':10} survived {points - failed} of {points}{beside}")
     return 1 if failed else 0
 
 

@@ -18,3 +18,4 @@ def test_sample(kind: str, tmp_path: Path) -> None:
     for outcome in outcomes:
         assert outcome.failed == 0, outcome.output
         assert outcome.points >= 8, outcome.output
+        assert outcome.unmounted <= 1, outcome.output

@@ -132,7 +132,7 @@ class Ending:
         self.left = at
 
     @contextmanager
-    def step(self, title: str, total: int | None = None) -> Iterator[Step]:
+    def step(self, title: str, total: int | None = None) -> Iterator[Step]:  # noqa: ARG002 - the port's names
         yield self
 
     def advance(self, amount: int) -> None:

@@ -20,13 +20,8 @@ from keelboot.disk.sealed_objects import SealedObjects
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
 from keelboot.progress import SILENT, Progress
+from keelboot.store.meta import Meta
 
-_META = b"""{
-  "version": 1,
-  "algorithm": "fsverity-sha256-12",
-  "features": {"compatible": [], "read-only-compatible": [], "incompatible": []}
-}
-"""
 _OLDEST = 315532800  # 1980-01-01: FAT knows no earlier time
 # Where bootc puts root's keys, so that tools which look there find them.
 _ROOT_KEYS = b"/tmpfiles.d/bootc-root-ssh.conf"
@@ -83,7 +78,7 @@ def _store(deployment: Deployment, objects: SealedObjects, ssh_keys: tuple[str, 
     digest = deployment.digest
     state = f"/state/deploy/{digest.hex}".encode()
     yield contents.Directory(path=b"/composefs", mode=0o700)
-    yield contents.File(path=b"/composefs/meta.json", content=_META)
+    yield contents.File(path=b"/composefs/meta.json", content=Meta("sha256").encode())
     for number in range(256):
         yield contents.Directory(path=f"/composefs/objects/{number:02x}".encode())
     yield from contents.Sealed.below(b"/composefs/objects", objects.objects())

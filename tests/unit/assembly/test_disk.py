@@ -15,6 +15,7 @@ from keelboot.assembly.inspection import inspect
 from keelboot.failure import InvalidImage
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
+from keelboot.store.meta import Meta
 
 Layout = Callable[..., Path]
 Files = dict[str, bytes | None]
@@ -58,6 +59,9 @@ def test_the_store_holds_image_objects_and_state(layout: Layout, tmp_path: Path)
     assert f"../objects/{digest.path}" in store.debugfs(f"cat /composefs/images/{digest.hex}")
     assert "Flags: 0x180000" in store.debugfs(f"stat /composefs/objects/{digest.path}")
     assert "Type: directory    Mode:  0700" in store.debugfs("stat /composefs")
+    meta = tmp_path / "meta.json"
+    store.debugfs(f"dump /composefs/meta.json {meta}")
+    assert Meta.parse(meta.read_bytes()) == Meta("sha256")
     target = tmp_path / "origin.json"
     store.debugfs(f"dump /state/deploy/{digest.hex}/origin.json {target}")
     origin = json.loads(target.read_text())

@@ -79,7 +79,7 @@ def test_makes_it_once(home: Path, archive: Path) -> None:
 
 
 @needs_apt
-def test_the_same_packages_give_the_same_image(home: Path, archive: Path) -> None:
+def test_the_same_packages_give_the_same_image(home: Path, archive: Path) -> None:  # noqa: ARG001 - it sets the path
     first = make(archive)
     (archive / "dists/trixie-security/InRelease").write_text(DATE.replace("Sat, 09", "Sun, 10"))
     assert make(archive, refresh=True).image == first.image
@@ -96,7 +96,7 @@ def test_an_image_of_that_name_from_elsewhere_is_not_taken_for_it(home: Path, ar
 
 
 @needs_apt
-def test_an_unknown_suite_is_told_with_what_there_is(home: Path, archive: Path) -> None:
+def test_an_unknown_suite_is_told_with_what_there_is(home: Path, archive: Path) -> None:  # noqa: ARG001 - the same
     (archive.parent / "series.csv").write_text("version,codename,series\n12,B,bookworm\n13,T,trixie\n,S,sid\n")
     with pytest.raises(CommandFailed) as caught:
         make(archive, suite="trixi")
@@ -105,7 +105,7 @@ def test_an_unknown_suite_is_told_with_what_there_is(home: Path, archive: Path) 
 
 
 @needs_apt
-def test_an_unknown_package(home: Path, archive: Path) -> None:
+def test_an_unknown_package(home: Path, archive: Path) -> None:  # noqa: ARG001 - it sets the path
     with pytest.raises(BuildFailed) as caught:
         make(archive, "nosuch")
     assert caught.value.why == "E: Unable to locate package nosuch"
@@ -113,13 +113,13 @@ def test_an_unknown_package(home: Path, archive: Path) -> None:
 
 
 @needs_apt
-def test_what_is_no_archive(home: Path, archive: Path) -> None:
+def test_what_is_no_archive(home: Path, archive: Path) -> None:  # noqa: ARG001 - it sets the path
     (archive / "dists/trixie/InRelease").write_text("<html>")
     with pytest.raises(CommandFailed, match="cannot make debian:trixie from packages"):
         make(archive)
 
 
-def test_a_missing_keyring(home: Path, archive: Path) -> None:
+def test_a_missing_keyring(home: Path, archive: Path) -> None:  # noqa: ARG001 - it sets the path
     (archive.parent / "keyring.gpg").unlink()
     with pytest.raises(MissingTool) as caught:
         make(archive)

@@ -92,7 +92,7 @@ def test_a_failed_command_is_not_an_isolation_problem(home: Path, containerfile:
     assert not memory.exists()  # it was never seen to work
 
 
-def test_a_full_disk_is_told_as_such(home: Path, containerfile: Context) -> None:
+def test_a_full_disk_is_told_as_such(home: Path, containerfile: Context) -> None:  # noqa: ARG001 - it sets the path
     with pytest.raises(OutOfSpace, match="cannot build"):
         engine.find().build(["--isolation=chroot", str(containerfile("FROM scratch", "RUN full"))])
 
@@ -106,7 +106,7 @@ def test_a_full_disk_is_told_as_such(home: Path, containerfile: Context) -> None
     ],
 )
 def test_a_missing_base_image_is_told_with_what_makes_it(
-    home: Path,
+    home: Path,  # noqa: ARG001 - it sets the path
     containerfile: Context,
     base: str,
     fix: str,
@@ -123,18 +123,18 @@ def test_a_stage_has_its_own_containerfile_and_time(home: Path, tmp_path: Path) 
     assert {"--timestamp=7", f"--file={tmp_path}/Stage"} <= set(calls(home, "build")[0])
 
 
-def test_history_of_what_is_not_there(home: Path) -> None:
+def test_history_of_what_is_not_there(home: Path) -> None:  # noqa: ARG001 - it sets the path
     with pytest.raises(ImageNotFound):
         engine.find().history("nosuch")
 
 
-def test_no_engine(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_engine(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # noqa: ARG001 - the same
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingTool, match="cannot build images"):
         engine.find("an-engine-that-is-not-there")
 
 
-def test_store_commands_run_in_the_users_namespace(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_commands_run_in_the_users_namespace(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     podman = engine.Engine("podman", "5", ("--storage-driver", "overlay"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert podman.in_store(["ls"]) == ["ls"]

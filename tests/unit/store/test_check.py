@@ -40,7 +40,8 @@ def links(store: Path) -> list[Path]:
     return [path for path in sorted(store.rglob("*")) if path.is_symlink()]
 
 
-def test_a_sound_store(full: Pulled, checked: Checked, store: Path) -> None:
+@pytest.mark.usefixtures("full")
+def test_a_sound_store(checked: Checked, store: Path) -> None:
     before = snapshot(store)
     report = checked()
     assert (report.findings, report.bad, report.strays, report.drafts, report.unneeded) == ((), frozenset(), (), 0, 0)
@@ -49,7 +50,8 @@ def test_a_sound_store(full: Pulled, checked: Checked, store: Path) -> None:
     assert snapshot(store) == before
 
 
-def test_both_numbers_of_jobs_find_the_same(store: Path, full: Pulled) -> None:
+@pytest.mark.usefixtures("full")
+def test_both_numbers_of_jobs_find_the_same(store: Path) -> None:
     for number, file in enumerate(files(store)):
         if number % 2:
             file.write_bytes(b"")
@@ -59,25 +61,29 @@ def test_both_numbers_of_jobs_find_the_same(store: Path, full: Pulled) -> None:
     assert len(one.findings) >= len(files(store)) // 2
 
 
-def test_each_object_flipped_cut_emptied_lost_moved(
-    store: Path, full: Pulled, checked: Checked, changed: Reference
-) -> None:
+def ways_to_damage(store: Path, number: int, file: Path, rng: random.Random) -> list[Callable[[], object]]:
+    """What may become of FILE, the store's object of that NUMBER; the fourth changes nothing where all is zeros."""
+    size = file.stat().st_size
+    return [
+        lambda: flip(file, rng.randrange(8 * size)),
+        lambda: flip(file, 8 * size - 1),
+        lambda: os.truncate(file, rng.randrange(size)),
+        lambda: file.write_bytes(bytes(size)),
+        file.unlink,
+        lambda: file.chmod(0o600),
+        lambda: file.rename(file.with_name("0" * len(file.name))),
+        lambda: shutil.move(files(store)[number - 1], file),
+    ]
+
+
+@pytest.mark.usefixtures("full")
+def test_each_object_flipped_cut_emptied_lost_moved(store: Path, checked: Checked, changed: Reference) -> None:
     """Every object of the store in turn, each in six ways: found, told whose it is, healed to the byte."""
     whole = snapshot(store)
     rng = random.Random(1)
     tried = 0
     for number, file in enumerate(files(store)):
-        size = file.stat().st_size
-        ways: list[Callable[[], object]] = [
-            lambda: flip(file, rng.randrange(8 * size)),
-            lambda: flip(file, 8 * size - 1),
-            lambda: os.truncate(file, rng.randrange(size)),
-            lambda: file.write_bytes(bytes(size)),
-            file.unlink,
-            lambda: file.chmod(0o600),
-            lambda: file.rename(file.with_name("0" * len(file.name))),
-            lambda: shutil.move(files(store)[number - 1], file),
-        ]
+        ways = ways_to_damage(store, number, file, rng)
         for way in ways:
             if way is ways[3] and not file.read_bytes().strip(b"\0"):
                 continue
@@ -94,13 +100,12 @@ def test_each_object_flipped_cut_emptied_lost_moved(
     assert tried >= 80
 
 
-def test_each_bit_of_each_link_and_of_meta_json(
-    store: Path, full: Pulled, checked: Checked, changed: Reference
-) -> None:
+@pytest.mark.usefixtures("full")
+def test_each_bit_of_each_link_and_of_meta_json(store: Path, checked: Checked, changed: Reference) -> None:
     whole = snapshot(store)
     rng = random.Random(1)
     for link in links(store):
-        target = os.readlink(link).encode()
+        target = str(link.readlink()).encode()
         for bit in rng.sample(range(8 * len(target)), 12):
             damaged = bytearray(target)
             damaged[bit // 8] ^= 1 << bit % 8
@@ -116,7 +121,8 @@ def test_each_bit_of_each_link_and_of_meta_json(
 
 
 @pytest.mark.parametrize("damage", ["lost", "cut", "flipped"])
-def test_meta_json_is_written_again(damage: str, store: Path, full: Pulled, changed: Reference) -> None:
+@pytest.mark.usefixtures("full")
+def test_meta_json_is_written_again(damage: str, store: Path, changed: Reference) -> None:
     whole = snapshot(store)
     match damage:
         case "lost":
@@ -145,19 +151,18 @@ OTHERS: dict[str, tuple[Damage, str]] = {
     "stray beside objects": (lambda store, _: (store / "objects/notes").touch(), "no object has this name"),
     "stray directory": (lambda store, _: (store / "objects/xy").mkdir(), ""),
     "object is a directory": (
-        lambda store, _: ((store / "objects" / SMALL).unlink(), (store / "objects" / SMALL).mkdir()) and None,
+        lambda store, _: ((store / "objects" / SMALL).unlink(), (store / "objects" / SMALL).mkdir()),
         "it is no file",
     ),
     "object is a link": (
         lambda store, _: (
             (store / "objects" / SMALL).unlink(),
             (store / "objects" / SMALL).symlink_to(store / "objects" / LARGE),
-        )
-        and None,
+        ),
         "it is no file",
     ),
     "object is a fifo": (
-        lambda store, _: ((store / "objects" / SMALL).unlink(), os.mkfifo(store / "objects" / SMALL)) and None,
+        lambda store, _: ((store / "objects" / SMALL).unlink(), os.mkfifo(store / "objects" / SMALL)),
         "it is no file",
     ),
     "stray image": (put("images/notes"), "no image has this name"),
@@ -168,8 +173,7 @@ OTHERS: dict[str, tuple[Damage, str]] = {
         lambda store, pulled: (
             (store / "images" / image_of(pulled)).unlink(),
             (store / "images" / image_of(pulled)).touch(),
-        )
-        and None,
+        ),
         "it leads to another object",
     ),
     "image of another name": (
@@ -206,7 +210,7 @@ def relink(link: Path, path: str) -> None:
 
 
 def swap(one: Path, two: Path) -> None:
-    first, second = os.readlink(one), os.readlink(two)
+    first, second = one.readlink(), two.readlink()
     one.unlink()
     two.unlink()
     one.symlink_to(second)
@@ -233,14 +237,16 @@ def test_other_damage(
     assert snapshot(store) == whole
 
 
-def test_strays_beside_the_directories_are_told_and_kept(store: Path, full: Pulled, checked: Checked) -> None:
+@pytest.mark.usefixtures("full")
+def test_strays_beside_the_directories_are_told_and_kept(store: Path, checked: Checked) -> None:
     (store / "notes").touch()
     assert [finding.path for finding in checked().findings] == ["notes"]
     assert (store / "notes").exists()
 
 
+@pytest.mark.usefixtures("full")
 def test_all_at_once_from_another_store(
-    store: Path, full: Pulled, changed: Reference, base: Reference, tmp_path: Path, checked: Checked
+    store: Path, changed: Reference, base: Reference, tmp_path: Path, checked: Checked
 ) -> None:
     """Nothing is left but names of references: all comes back, and only what belongs there."""
     pull(tmp_path / "twin", changed)
@@ -257,7 +263,8 @@ def test_all_at_once_from_another_store(
     assert snapshot(store) == whole
 
 
-def test_all_objects_at_once_from_an_image(store: Path, full: Pulled, changed: Reference) -> None:
+@pytest.mark.usefixtures("full")
+def test_all_objects_at_once_from_an_image(store: Path, changed: Reference) -> None:
     whole = snapshot(store)
     for file in files(store):
         file.write_bytes(b"")
@@ -266,9 +273,8 @@ def test_all_objects_at_once_from_an_image(store: Path, full: Pulled, changed: R
     assert snapshot(store) == whole
 
 
-def test_another_image_heals_what_they_share(
-    store: Path, full: Pulled, base: Reference, changed: Reference, checked: Checked
-) -> None:
+@pytest.mark.usefixtures("full", "checked")
+def test_another_image_heals_what_they_share(store: Path, base: Reference, changed: Reference) -> None:
     """Nothing of the other image stays; what it does not have is still told."""
     whole = snapshot(store)
     flip(store / "objects" / LARGE, 77)
@@ -282,8 +288,9 @@ def test_another_image_heals_what_they_share(
     assert snapshot(store) == whole
 
 
+@pytest.mark.usefixtures("full")
 def test_damage_that_concerns_nobody_is_gc_s_to_remove(
-    store: Path, full: Pulled, base: Reference, changed: Reference, checked: Checked
+    store: Path, base: Reference, changed: Reference, checked: Checked
 ) -> None:
     pull(store, base)
     drop(store, str(changed))
@@ -296,7 +303,8 @@ def test_damage_that_concerns_nobody_is_gc_s_to_remove(
     assert not new.exists()
 
 
-def test_a_sound_store_is_not_written(store: Path, full: Pulled, changed: Reference) -> None:
+@pytest.mark.usefixtures("full")
+def test_a_sound_store_is_not_written(store: Path, changed: Reference) -> None:
     (store / "objects" / LARGE).touch()
     before = (snapshot(store), (store / "refs").stat().st_mtime_ns)
     repaired = repair(store, changed)
@@ -304,7 +312,8 @@ def test_a_sound_store_is_not_written(store: Path, full: Pulled, changed: Refere
     assert (snapshot(store), (store / "refs").stat().st_mtime_ns) == before
 
 
-def test_what_one_check_reads_another_one_may_change(store: Path, full: Pulled, base: Reference) -> None:
+@pytest.mark.usefixtures("full")
+def test_what_one_check_reads_another_one_may_change(store: Path, base: Reference) -> None:
     """Checking shares the lock with pulls."""
     with opened(store, Lock.SHARED) as repository:
         pull(store, base)

@@ -15,21 +15,24 @@ from small_images import BASE, CHANGE, OTHER, snapshot, write_layout
 Checked = Callable[[], Report]
 
 
-def test_nothing_is_removed_that_an_image_needs(store: Path, full: Pulled) -> None:
+@pytest.mark.usefixtures("full")
+def test_nothing_is_removed_that_an_image_needs(store: Path) -> None:
     before = snapshot(store)
     garbage = clean(store)
     assert (garbage.images, garbage.layers, garbage.objects, garbage.drafts) == ((), (), (), ())
     assert snapshot(store) == before
 
 
-def test_a_dropped_image_leaves_nothing(store: Path, full: Pulled, changed: Reference) -> None:
+@pytest.mark.usefixtures("full")
+def test_a_dropped_image_leaves_nothing(store: Path, changed: Reference) -> None:
     drop(store, str(changed))
     garbage = clean(store)
     assert (len(garbage.images), len(garbage.layers)) == (1, 2)
     assert sorted(snapshot(store)) == ["lock", "meta.json"]
 
 
-def test_what_two_share_is_kept_for_the_other(store: Path, full: Pulled, base: Reference, changed: Reference) -> None:
+@pytest.mark.usefixtures("full")
+def test_what_two_share_is_kept_for_the_other(store: Path, base: Reference, changed: Reference) -> None:
     pull(store, base)
     drop(store, str(changed))
     clean(store)
@@ -38,7 +41,8 @@ def test_what_two_share_is_kept_for_the_other(store: Path, full: Pulled, base: R
     assert snapshot(store) == snapshot(alone)
 
 
-def test_a_dry_run_tells_and_does_nothing(store: Path, full: Pulled, changed: Reference) -> None:
+@pytest.mark.usefixtures("full")
+def test_a_dry_run_tells_and_does_nothing(store: Path, changed: Reference) -> None:
     drop(store, str(changed))
     before = snapshot(store)
     told = clean(store, dry_run=True)
@@ -62,7 +66,8 @@ def test_roots_keep_an_image_and_what_it_shows(store: Path, full: Pulled, change
     assert hidden.hex not in kept
 
 
-def test_drafts_are_removed(store: Path, full: Pulled) -> None:
+@pytest.mark.usefixtures("full")
+def test_drafts_are_removed(store: Path) -> None:
     drafts = ["objects/.draft-1", "refs/.draft-2", "images/.draft-3", "layers/.draft-4", ".meta.json.5"]
     for draft in drafts[1:-1]:
         (store / draft).symlink_to("../objects/ab/c")
@@ -72,7 +77,8 @@ def test_drafts_are_removed(store: Path, full: Pulled) -> None:
     assert clean(store).drafts == ()
 
 
-def test_strays_are_left_to_fsck(store: Path, full: Pulled) -> None:
+@pytest.mark.usefixtures("full")
+def test_strays_are_left_to_fsck(store: Path) -> None:
     strays = [store / "objects/ab", store / "images/x", store / "notes"]
     strays[0].mkdir(exist_ok=True)
     (strays[0] / "x").touch()
@@ -105,7 +111,8 @@ def test_damage_stops_it(what: str, store: Path, full: Pulled, changed: Referenc
     assert sorted(snapshot(store)) == ["lock", "meta.json"]
 
 
-def test_dropping_what_is_not_there(store: Path, full: Pulled, changed: Reference) -> None:
+@pytest.mark.usefixtures("full")
+def test_dropping_what_is_not_there(store: Path, changed: Reference) -> None:
     for name in ("containers-storage:localhost/other", "", "x" * 300):
         with pytest.raises(ImageNotFound) as failed:
             drop(store, name)

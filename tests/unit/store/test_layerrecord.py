@@ -103,7 +103,7 @@ def test_limits_hold_as_for_the_archive() -> None:
 
 def test_damage_is_refused_or_changes_nothing() -> None:
     """Records are named by their digest, so that damage is found before; this is the second line."""
-    packed, known, root = record(archive(BASE), 512)
+    packed, known, _ = record(archive(BASE), 512)
     rng = random.Random(5)
     for _ in range(300):
         damaged = bytearray(packed)

@@ -27,7 +27,7 @@ Checked = Callable[[], Report]
 class Nowhere:
     """A sink that only names."""
 
-    def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
+    def add(self, _: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
         return name_of(b"".join(chunks), "sha256")
 
 
@@ -57,7 +57,7 @@ def test_a_pull(layers: tuple[Files, ...], jobs: int, tmp_path: Path, store: Pat
     assert pulled.layers_reused == (False,) * len(layers)
     assert not pulled.unchanged
     name = composefs(pulled)
-    assert os.readlink(store / "images" / name) == f"../objects/{name[:2]}/{name[2:]}"
+    assert str((store / "images" / name).readlink()) == f"../objects/{name[:2]}/{name[2:]}"
     report = checked()
     assert report.findings == ()
     assert (report.unneeded, report.drafts, report.references) == (0, 0, 1)
@@ -79,9 +79,8 @@ def test_an_unchanged_image_is_not_read(store: Path, changed: Reference, full: P
     assert snapshot(store) == before
 
 
-def test_the_same_image_under_another_name_is_not_read(
-    store: Path, changed: Reference, full: Pulled, tmp_path: Path, checked: Checked
-) -> None:
+@pytest.mark.usefixtures("changed", "full")
+def test_the_same_image_under_another_name_is_not_read(store: Path, tmp_path: Path, checked: Checked) -> None:
     shutil.copytree(tmp_path / "changed", tmp_path / "copy")
     other = Reference.parse(f"oci:{tmp_path}/copy")
     unreadable(other, 0, 1)
@@ -174,7 +173,7 @@ def test_a_record_of_another_layer_is_not_believed(store: Path, changed: Referen
     """Whoever links a layer's name to the record of another one does not change what is pulled."""
     wanted = composefs(full)
     one, two = (store / "layers" / str(diff_id) for diff_id in full.record.diff_ids)
-    target = os.readlink(two)
+    target = two.readlink()
     one.unlink()
     one.symlink_to(target)
     for reference in (store / "refs").iterdir():

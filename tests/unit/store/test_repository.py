@@ -65,7 +65,8 @@ def test_a_store_that_is_not_there_is_not_made(store: Path) -> None:
     assert not store.exists()
 
 
-def test_features_of_a_newer_version_forbid_to_write(store: Path, repository: Repository) -> None:
+@pytest.mark.usefixtures("repository")
+def test_features_of_a_newer_version_forbid_to_write(store: Path) -> None:
     (store / "meta.json").write_bytes(Meta("sha256", (), ("newer",)).encode())
     with opened(store, Lock.NONE) as found:
         assert not found.meta.writable
