@@ -146,6 +146,12 @@ def test_conventions_hold_on_the_machine(first: dict[str, tuple[int, str]]) -> N
     assert len(first["host keys"][1].split()) >= 2
 
 
+def test_nothing_of_ours_complains(first: dict[str, tuple[int, str]]) -> None:
+    status, said = first["complaints"]
+    assert status == 0
+    assert [line for line in said.splitlines() if "keelboot" in line or "tmpfiles" in line] == []
+
+
 def test_serial_console_and_display_work(first: dict[str, tuple[int, str]]) -> None:
     assert first["consoles"] == (0, "tty0 ttyS0\nactive\nactive\n/dev/fb0")
 

@@ -126,10 +126,6 @@ class Engine:
         """ARGV, to be run where the store's files have their owners: inside the user namespace of an ordinary user."""
         return [*argv] if os.geteuid() == 0 else self._call("unshare", *argv)
 
-    def run_in_store(self, argv: Sequence[str], *, purpose: str) -> bytes:
-        """Run ARGV as `in_store` says and return its standard output. Raises CommandFailed."""
-        return command.run(self.in_store(argv), purpose=purpose).stdout
-
     def _call(self, *words: str) -> list[str]:
         return [self.program, *self.flags, *words]
 
