@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--only", choices=_PARTS, action="append", help="this part, and others named so")
     own.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes: less than two minutes")
-    own.add_argument("--rounds", type=int, help="samples of each (default: 5, quick 3)")
+    own.add_argument("--rounds", type=int, help="samples of each (default: 5, quick 2)")
     own.add_argument(
         "--patience", type=float, default=60, help="seconds for samples taken again (default: %(default)g)"
     )
@@ -58,7 +58,7 @@ def main() -> int:
 def run(arguments: argparse.Namespace, scratch: Path) -> None:
     """Measure what ARGUMENTS ask for, below SCRATCH."""
     quick, parts = arguments.quick, arguments.only or _PARTS
-    rounds = arguments.rounds or (3 if quick else 5)
+    rounds = arguments.rounds or (2 if quick else 5)
     keelboot = str(Path(sys.executable).with_name("keelboot"))
     tables: list[Table] = []
     found: dict[str, object] = {"date": time.strftime("%Y-%m-%d"), "image": arguments.image, "rounds": rounds}
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         own = {"mkcomposefs": arguments.mkcomposefs, "rounds": rounds, "scratch": scratch, "patience": patience}
         show(*inodes.tables(counts, keelboot=keelboot, **own))
     if "memory" in parts:
-        sizes = {"large": 1 << 30, "small": 50_000} if quick else {"large": 4 << 30, "small": 200_000}
+        sizes = {"large": 512 << 20, "small": 20_000} if quick else {"large": 4 << 30, "small": 200_000}
         show(memory.table(layout, keelboot=keelboot, **sizes, cache=_CACHE, scratch=scratch))
     if "start-up" in parts:
         show(startup.table(keelboot=keelboot, rounds=20, scratch=scratch, patience=0))

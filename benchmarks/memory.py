@@ -5,7 +5,7 @@ from pathlib import Path
 
 import images
 from report import Figure, Goal, Table
-from sampling import Sample, Spread, hollow, measure, told
+from sampling import Sample, Spread, apart, hollow, measure, told
 
 _MOST = 150  # MB
 
@@ -14,8 +14,8 @@ def table(reference: images.Layout, *, keelboot: str, large: int, small: int, ca
     """One pull each of the reference image, of one layer of LARGE bytes, and of one of SMALL files."""
     figures = [
         _figure("reference image", reference, keelboot, scratch),
-        _figure(f"a layer of {large / (1 << 30):g} GiB", images.large(large, cache), keelboot, scratch),
-        _figure(f"a layer of {small} small files", images.small(small, cache), keelboot, scratch),
+        _figure(f"a layer of {large / (1 << 30):g} GiB", apart(images.large, large, cache), keelboot, scratch),
+        _figure(f"a layer of {small} small files", apart(images.small, small, cache), keelboot, scratch),
     ]
     return Table("memory", "Peak memory of a pull (MB)", "", figures, ["the goal is for the column MB"])
 

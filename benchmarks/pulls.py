@@ -12,7 +12,7 @@ from pathlib import Path
 import images
 from images import Layout
 from report import Figure, Goal, Table, seconds
-from sampling import Command, Contender, Sample, hollow, in_turns, installed, measure, ratio, told
+from sampling import Command, Contender, Sample, apart, hollow, in_turns, installed, measure, ratio, told
 
 _FLOOR = Path(__file__).with_name("floor.py")
 _OURS, _ONE = "keelboot store pull", "keelboot store pull --jobs 1"
@@ -24,7 +24,7 @@ _GOALS = {"umoci unpack": 0.35, "podman pull": 0.45, "tar -xzf": 0.75, _STREAM: 
 def first_pull(layout: Layout, *, keelboot: str, rounds: int, scratch: Path, patience: float) -> Table:
     """A pull into an empty store, and everything it is compared with."""
     there, notes = installed(_PEERS)
-    plan = images.plan(layout)
+    plan = apart(images.plan, layout)
     contenders = [
         Contender(_OURS, lambda place: [_pull(keelboot, layout, place)]),
         Contender(_ONE, lambda place: [[*_pull(keelboot, layout, place), "--jobs", "1"]]),
@@ -45,7 +45,7 @@ def first_pull(layout: Layout, *, keelboot: str, rounds: int, scratch: Path, pat
 
 def again(layout: Layout, *, keelboot: str, rounds: int, scratch: Path) -> Table:
     """Pulls into a store that has the image: of the same one, and of one in which one small layer is another."""
-    changed = images.changed(layout)
+    changed = apart(images.changed, layout)
     images.warm(changed)
     errors = scratch / "errors"
     unchanged: list[Sample] = []

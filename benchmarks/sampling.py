@@ -10,13 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from keelboot import command
 
 Command = Sequence[str]
+Made = TypeVar("Made")
 _DISTURBED = 0.15  # cores that others had, of the machine's
 _AGAIN = 2  # times
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -114,6 +117,12 @@ def in_turns(
 def ratio(of: Sequence[Sample], to: Sequence[Sample]) -> Spread:
     """How long OF took compared with TO, turn by turn."""
     return Spread.of(one.wall / other.wall for one, other in zip(of, to, strict=True))
+
+
+def apart(function: Callable[..., Made], *arguments: object) -> Made:
+    """What FUNCTION returns, called in another process: memory it takes is not this one's, see `measure`."""
+    with ProcessPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def hollow(path: Path) -> None:
