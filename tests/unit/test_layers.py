@@ -40,6 +40,7 @@ PURE = {
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "assembly": ".",
+    "host": ". record sysroot",
     "vm": ". announcement console credentials forward machine monitor",
     "cli": ".",
     "initramfs": ".",
