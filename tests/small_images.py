@@ -54,7 +54,9 @@ def archive(files: Files) -> bytes:
     return out.getvalue()
 
 
-def write_layout(directory: Path, *layers: Files, compress: bool = True) -> Reference:
+def write_layout(
+    directory: Path, *layers: Files, compress: bool = True, labels: Mapping[str, str] | None = None
+) -> Reference:
     """Put the image with LAYERS, lowest first, into DIRECTORY as the only one; return what names it."""
     blobs = directory / "blobs/sha256"
     blobs.mkdir(parents=True, exist_ok=True)
@@ -65,11 +67,13 @@ def write_layout(directory: Path, *layers: Files, compress: bool = True) -> Refe
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
     archives = [archive(files) for files in layers]
-    config = {
+    config: dict[str, object] = {
         "architecture": "amd64",
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(one).hexdigest()}" for one in archives]},
     }
+    if labels:
+        config["config"] = {"Labels": dict(labels)}
     manifest = {
         "schemaVersion": 2,
         "mediaType": _OCI + "manifest.v1+json",

@@ -34,6 +34,15 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         os.close(directory)
 
 
+def sync_directory(path: Path) -> None:
+    """Make the names in the directory PATH durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_filesystem(fd: int) -> None:
     """Make everything durable that was written to the filesystem of FD so far, names included: syncfs(2).
 

@@ -126,7 +126,7 @@ SETTINGS = settings(deadline=None, max_examples=40, suppress_health_check=[Healt
 def test_fsck_finds_nothing(root: Inode, version: int) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "image"
-        path.write_bytes(erofs.image(root, version))
+        path.write_bytes(erofs.image_bytes(root, version))
         command.run(["fsck.erofs", path], purpose="check the image")
 
 
@@ -197,8 +197,8 @@ def by_mkcomposefs(text: bytes, version: int, folder: Path, accept: Sequence[int
 @given(images(), st.sampled_from([0, 1]))
 def test_mkcomposefs_writes_the_same_bytes(root: Inode, version: int) -> None:
     text = dump.format_dump(root)
-    image = erofs.image(root, version)
+    image = erofs.image_bytes(root, version)
     with TemporaryDirectory() as folder:
         assert by_mkcomposefs(text, version, Path(folder)) == image
-    assert erofs.image(dump.parse(text), version) == image
-    assert erofs.image(reader.read(image).root, version) == image
+    assert erofs.image_bytes(dump.parse(text), version) == image
+    assert erofs.image_bytes(reader.read(image).root, version) == image

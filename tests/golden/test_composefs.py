@@ -47,12 +47,12 @@ FSVERITY: list[tuple[str, int, Algorithm, str]] = [
 
 def check(root: Inode, version: int, sha256: str) -> None:
     """The image has the hash, and is what it is read as."""
-    image = erofs.image(root, version)
+    image = erofs.image_bytes(root, version)
     assert hashlib.sha256(image).hexdigest() == sha256
     contents = reader.read(image)
     assert contents.version == version
-    assert erofs.image(contents.root, version) == image
-    assert erofs.image(dump.parse(dump.format_dump(contents.root)), version) == image
+    assert erofs.image_bytes(contents.root, version) == image
+    assert erofs.image_bytes(dump.parse(dump.format_dump(contents.root)), version) == image
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +64,7 @@ def test_image(name: str, version: int) -> None:
 
 @pytest.mark.parametrize(("name", "version", "algorithm", "digest"), FSVERITY)
 def test_fsverity_digest(name: str, version: int, algorithm: Algorithm, digest: str) -> None:
-    image = erofs.image(dump.parse((OWN / f"{name}.dump").read_bytes()), version)
+    image = erofs.image_bytes(dump.parse((OWN / f"{name}.dump").read_bytes()), version)
     assert measure([image], algorithm).object.hex == digest
 
 

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -65,19 +65,20 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> None:
     """Write the image, or print its digest, or both. Raises BadValue, Failure and OSError; OUT is then as it was."""
     from keelboot.composefs import erofs
     from keelboot.composefs.inodes import collector_paused
-    from keelboot.composefs.verity import measure
 
     minimum, maximum = _check(arguments, terminal)
+    wanted = arguments.print_digest or arguments.print_digest_only
     with collector_paused():
         root = _from_dump(arguments.source) if arguments.from_file else _from_directory(arguments)
         version = erofs.needed_version(root, minimum, maximum)
-        image = erofs.image(root, version)
-    wanted = arguments.print_digest or arguments.print_digest_only
-    digest = measure([image]).object.hex if wanted or terminal.json_wanted else ""
-    if arguments.out is not None:
-        _write(image, arguments.out)
+        size, chunks = erofs.image_chunks(root, version)
+        digest = ""
+        if wanted or terminal.json_wanted:
+            digest = _write_measured(chunks, arguments.out)
+        elif arguments.out is not None:
+            _write(chunks, arguments.out)
     if terminal.json_wanted:
-        terminal.json({"image": arguments.out, "version": version, "size": len(image), "digest": digest})
+        terminal.json({"image": arguments.out, "version": version, "size": size, "digest": digest})
     elif wanted:
         terminal.out(digest)
 
@@ -166,22 +167,42 @@ def _digest_store(path: Path) -> Iterator["Keep"]:
         os.close(directory)
 
 
-def _write(image: bytearray, out: str) -> None:
+def _write_measured(chunks: Iterable[bytes], out: str | None) -> str:
+    """Write the image, if there is an OUT for it, and return its digest."""
+    from keelboot.composefs.verity import Hasher
+
+    hasher = Hasher()
+
+    def measured() -> Iterator[bytes]:
+        for chunk in chunks:
+            hasher.update(chunk)
+            yield chunk
+
+    if out is None:
+        for _ in measured():
+            pass
+    else:
+        _write(measured(), out)
+    return hasher.finish().object.hex
+
+
+def _write(image: Iterable[bytes], out: str) -> None:
     from keelboot.durable import replacing
 
     if out == _STREAM:
         with naming("/dev/stdout"):
-            sys.stdout.buffer.write(image)
+            sys.stdout.buffer.writelines(image)
             sys.stdout.buffer.flush()
         return
     with naming(out):
         path = Path(out)
         if path.exists() and not path.is_file():
-            path.write_bytes(image)
+            with path.open("wb") as file:
+                file.writelines(image)
             return
         # What is replaced is the file that links lead to, never a link such as /dev/stdout.
         with replacing(Path(os.path.realpath(out))) as file:
-            file.write(image)
+            file.writelines(image)
 
 
 def read_input(name: str, limit: int) -> bytes:

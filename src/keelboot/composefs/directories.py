@@ -6,42 +6,49 @@ Entries are sorted by name over the whole directory, `.` and `..` among them. Th
 if that is in its first half: it is then stored behind the inode.
 """
 
+import struct
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
-from keelboot.composefs.ondisk import BLOCK, DIRENT, INLINE_TAIL_MAX, round_up
+from keelboot.composefs.ondisk import BLOCK, DIRENT, INLINE_TAIL_MAX
 
 Entry = tuple[bytes, int, int]  # name, nid, file type
 
 
-def split(lengths: Sequence[int]) -> tuple[list[int], int]:
-    """Where blocks end, as numbers of entries, and the bytes of data, for names of these LENGTHS."""
-    ends: list[int] = []
-    used = 0
-    for number, length in enumerate(lengths):
-        used += DIRENT.size + length
-        if used > BLOCK:
-            ends.append(number)
-            used = DIRENT.size + length
-    last = used if used <= INLINE_TAIL_MAX else BLOCK
-    return [*ends, len(lengths)], BLOCK * len(ends) + last
+def size(names: Sequence[bytes]) -> int:
+    """The bytes of data of a directory of NAMES, in order."""
+    ends, last = _split(names)
+    return BLOCK * (len(ends) - 1) + (last if last <= INLINE_TAIL_MAX else BLOCK)
 
 
-def pack(entries: Sequence[Entry], ends: Sequence[int], size: int) -> bytes:
-    """The SIZE bytes of a directory that `split` divided at ENDS."""
-    out = bytearray()
+def _split(names: Sequence[bytes]) -> tuple[list[int], int]:
+    """Where blocks end, as numbers of entries, and how many bytes of the last one are used."""
+    used = list(accumulate([DIRENT.size + len(name) for name in names], initial=0))
+    ends = [0]
+    while used[-1] - used[ends[-1]] > BLOCK:
+        ends.append(bisect_right(used, used[ends[-1]] + BLOCK) - 1)
+    last = used[-1] - used[ends[-1]]
+    return [*ends[1:], len(names)], last
+
+
+def pack(names: Sequence[bytes], nids: Sequence[int], types: Sequence[int]) -> bytes:
+    """The data of a directory of NAMES, in order, with the inodes NIDS of these TYPES."""
+    ends, last = _split(names)
+    blocks = []
     start = 0
     for end in ends:
-        block = entries[start:end]
-        offset = DIRENT.size * len(block)
-        heads = []
-        for name, nid, kind in block:
-            heads.append(DIRENT.pack(nid, offset, kind))
-            offset += len(name)
-        out += b"".join(heads)
-        out += b"".join([entry[0] for entry in block])
-        out += bytes(min(round_up(len(out), BLOCK), size) - len(out))
+        block = names[start:end]
+        offsets = accumulate(map(len, block), initial=DIRENT.size * len(block))
+        # An entry as three words: numbers of inodes have 32 bits, as no image is that large.
+        words = [0] * (3 * len(block))
+        words[0::3] = nids[start:end]
+        words[2::3] = [offset | kind << 16 for offset, kind in zip(offsets, types[start:end], strict=False)]
+        blocks.append((struct.pack(f"<{len(words)}I", *words) + b"".join(block)).ljust(BLOCK, b"\0"))
         start = end
-    return bytes(out)
+    if last <= INLINE_TAIL_MAX:
+        blocks[-1] = blocks[-1][:last]
+    return b"".join(blocks)
 
 
 def unpack(data: bytes) -> Iterator[Entry]:

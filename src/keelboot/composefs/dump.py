@@ -10,14 +10,24 @@ import re
 import stat
 from binascii import unhexlify
 from collections.abc import Iterator
-from functools import lru_cache
 from io import BytesIO
 from typing import Final
 
-from keelboot.composefs.inodes import Inode, Link, collector_paused, fault, name_fault, walk_inodes
+from keelboot.composefs.inodes import (
+    NAME_MAX,
+    SIZE_MAX,
+    TARGET_MAX,
+    Inode,
+    Link,
+    collector_paused,
+    fault,
+    name_fault,
+    walk_inodes,
+)
 from keelboot.failure import InvalidImage
 
 _UNSET: Final = b"-"
+_DOT: Final = ord(".")
 _TIME: Final = re.compile(rb"(-?[0-9]{1,20})\.([0-9]{1,20})")
 _MODE: Final = re.compile(rb"(@?)([0-7]{1,11})")
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.|$)")
@@ -60,7 +70,9 @@ class _Reader:
         self.number = 0  # of the line being read
         self.directories: dict[bytes, Inode] = {}  # by what stands before the last slash of the paths in them
         self.links: dict[bytes, tuple[int, bytes]] = {}  # line, path of the target
-        self.xattrs: dict[bytes, dict[bytes, bytes]] = {b"": {}}  # by their text: many inodes have the same
+        # By their text: many inodes have the same.
+        self.owners: dict[tuple[bytes, ...], tuple[int, int, int, int, int]] = {}
+        self.xattrs: dict[bytes, dict[bytes, bytes]] = {b"": {}}
 
     def line(self, line: bytes) -> None:
         if self.zeros and b"\0" in line:
@@ -70,7 +82,10 @@ class _Reader:
             if len(fields) < 8:
                 raise _Refused("fields are missing")
             fields += [_UNSET] * (11 - len(fields)) + [b""]
-        path = _bytes(fields[0]) or b""
+        path = fields[0]
+        escapes = b"\\" in path
+        if escapes:
+            path = _unescaped(path)
         above, slash, name = path.rpartition(b"/")
         parent = self.directories.get(above)
         if path == b"/":
@@ -78,24 +93,64 @@ class _Reader:
                 raise _Refused("there is a second root")
         elif parent is None or not slash:
             raise _Refused("no directory for this path is in a line before it")
-        elif why := name_fault(name):
+        elif (escapes or not name or name[0] == _DOT or len(name) > NAME_MAX) and (why := name_fault(name)):
             raise _Refused(why)
         elif name in parent.children or path in self.links:
             raise _Refused("the path is there twice")
         elif fields[2].startswith(b"@"):
             self.links[path] = self.number, _target(fields)
             return
-        # A space at the end of a line is followed by no text, which mkcomposefs takes too.
-        xattrs = self.xattrs.get(fields[11])
-        if xattrs is None:
-            xattrs = self.xattrs[fields[11]] = _xattrs(fields[11])
-        inode = _inode(fields, xattrs, strict=self.strict)
+        inode = self.inode(fields)
         if parent:
             parent.children[name] = inode
         if inode.mode & 0o170000 == stat.S_IFDIR:
             self.directories[path if name else b""] = inode
         elif not parent:
             raise _Refused("the root is not a directory")
+
+    def inode(self, fields: list[bytes]) -> Inode:
+        _, length, mode, nlink, uid, gid, rdev, time, payload, content, digest, text = fields
+        owner = self.owners.get((mode, nlink, uid, gid, rdev))
+        # A space at the end of a line is followed by no text, which mkcomposefs takes too.
+        xattrs = self.xattrs.get(text)
+        known = owner is not None and xattrs is not None
+        if owner is None:
+            owner = _mode(mode), _number(nlink), _number(uid), _number(gid), _number(rdev)
+            self.owners[mode, nlink, uid, gid, rdev] = owner
+        if xattrs is None:
+            xattrs = self.xattrs[text] = _xattrs(text)
+        bits, links, user, group, device = owner
+        seconds, nanoseconds = _time(time)
+        size = _number(length)
+        inode = Inode(
+            bits, links, user, group, device, seconds, nanoseconds, size, _bytes(payload), _bytes(content),
+            _digest(digest), xattrs,
+        )  # fmt: skip
+        kind = bits & 0o170000
+        if (
+            known
+            and kind == stat.S_IFREG
+            and content == _UNSET
+            and 0 < size <= SIZE_MAX
+            and 0 < len(payload) <= TARGET_MAX
+            and b"\\" not in payload
+            and not self.strict
+        ):
+            # A file in the store, the most frequent kind: the rest was checked in another line, and is good.
+            return inode
+        if why := fault(inode):
+            raise _Refused(why)
+        if self.strict:
+            _check_strictly(inode)
+        if not inode.is_external:  # then an image has no place for all that may be said
+            inode.digest = None
+            if kind == stat.S_IFLNK:
+                inode.size = len(inode.payload or b"")
+            else:
+                inode.payload = None
+            if not size:
+                inode.content = None
+        return inode
 
     def finish(self, *, cut: bool) -> Inode:
         if cut and self.strict:
@@ -145,37 +200,6 @@ def _target(fields: list[bytes]) -> bytes:
     return target
 
 
-def _inode(fields: list[bytes], xattrs: dict[bytes, bytes], *, strict: bool) -> Inode:
-    mtime, mtime_nsec = _time(fields[7])
-    inode = Inode(
-        mode=_mode(fields[2]),
-        nlink=_often(fields[3]),
-        uid=_often(fields[4]),
-        gid=_often(fields[5]),
-        rdev=_often(fields[6]),
-        mtime=mtime,
-        mtime_nsec=mtime_nsec,
-        size=_number(fields[1]),
-        payload=_bytes(fields[8]),
-        content=_bytes(fields[9]),
-        digest=_digest(fields[10]),
-        xattrs=xattrs,
-    )
-    if why := fault(inode):
-        raise _Refused(why)
-    if strict:
-        _check_strictly(inode)
-    if not inode.is_external:  # then an image has no place for all that may be said
-        inode.digest = None
-        if inode.mode & 0o170000 == stat.S_IFLNK:
-            inode.size = len(inode.payload or b"")
-        else:
-            inode.payload = None
-        if not inode.size:
-            inode.content = None
-    return inode
-
-
 def _check_strictly(inode: Inode) -> None:
     kind = inode.mode & 0o170000
     if inode.rdev and kind not in (stat.S_IFCHR, stat.S_IFBLK):
@@ -190,10 +214,6 @@ def _number(field: bytes) -> int:
     return int(field)
 
 
-_often = lru_cache(maxsize=1024)(_number)
-
-
-@lru_cache(maxsize=1024)
 def _mode(field: bytes) -> int:
     mode = _MODE.fullmatch(field)
     if not mode or mode[1]:
@@ -201,12 +221,15 @@ def _mode(field: bytes) -> int:
     return int(mode[2], 8) & 0xFFFF  # higher bits have no place in an image, and mkcomposefs drops them
 
 
-@lru_cache(maxsize=4096)
 def _time(field: bytes) -> tuple[int, int]:
-    time = _TIME.fullmatch(field)
-    if not time:
-        raise _Refused("the time is not SECONDS.NANOSECONDS")
-    return int(time[1]), int(time[2])
+    seconds, _, nanoseconds = field.partition(b".")
+    if not (seconds.isdigit() and nanoseconds.isdigit() and len(seconds) < 19 and len(nanoseconds) < 10):
+        time = _TIME.fullmatch(field)
+        if not time:
+            raise _Refused("the time is not SECONDS.NANOSECONDS")
+        if int(time[2]) >= 1_000_000_000 or not -1 << 63 <= int(time[1]) < 1 << 63:
+            raise _Refused("the modification time is out of range")
+    return int(seconds), int(nanoseconds)
 
 
 def _digest(field: bytes) -> bytes | None:
@@ -216,7 +239,7 @@ def _digest(field: bytes) -> bytes | None:
         digest = unhexlify(field)
     except ValueError:
         digest = b""
-    if len(digest) not in (32, 64) or field != field.lower():
+    if len(digest) not in (32, 64) or not (field.islower() or field.isdigit()):
         raise _Refused("the digest is not 64 or 128 hexadecimal digits in lower case")
     return digest
 

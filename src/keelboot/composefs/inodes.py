@@ -1,4 +1,4 @@
-"""What a composefs image says, inode by inode: the value that dump text, trees and images are all turned into.
+"""What a composefs image says, inode by inode: the value that dump text, folders and images are all turned into.
 
 It can say a little more than a tree: link counts that are not the number of names, devices with a size, object paths
 that are not the object's digest, external files without a digest. The rules of what an image can hold are here, once;
@@ -8,13 +8,10 @@ whoever makes an inode from outside data asks `fault` before anyone else sees it
 import gc
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
-
-from keelboot.failure import InvalidImage
-from keelboot.image.tree import Directory, External, Node, ObjectId, Regular, Special, Symlink, file_type, walk
 
 NAME_MAX: Final = 255
 TARGET_MAX: Final = 4095
@@ -27,7 +24,7 @@ _TYPES: Final = frozenset(
 )
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@dataclass(slots=True, eq=False)
 class Inode:
     """One inode. It is under exactly one name in `children` of a directory; its further names are there as `Link`.
 
@@ -163,119 +160,40 @@ def walk_inodes(root: Inode) -> Iterator[tuple[bytes, "Inode | Link"]]:
             pending.extend((above + b"/" + name, child) for name, child in below)
 
 
-@collector_paused()
-def from_tree(root: Directory) -> Inode:
-    """The inodes of a tree. A node with several names is under the one met first, depth first in name order.
+class InodeSource:
+    """Inodes that are all there already, as `table.build` asks for them."""
 
-    Link counts are the numbers of names; external files have their digest and the object's path.
-    Raises InvalidImage if an image cannot hold a node, or a directory has two names.
-    """
-    first = _from_node(root)
-    if why := fault(first):
-        raise _refused(root, root, why)
-    seen: dict[Node, Inode] = {root: first}
-    pending = [(first, name, node) for name, node in sorted(root.children.items(), reverse=True)]
-    while pending:
-        parent, name, node = pending.pop()
-        known = seen.get(node)
-        if known is not None:
-            known.nlink += 1
-            parent.children[name] = Link(known)
-            why = name_fault(name)
-            if isinstance(node, Directory):
-                why = "a directory has two names"
-            elif known.is_whiteout:
-                why = fault(known)
-        else:
-            inode = seen[node] = parent.children[name] = _from_node(node)
-            why = name_fault(name) or fault(inode)
-            if isinstance(node, Directory) and node.children:
-                pending.extend((inode, key, node.children[key]) for key in sorted(node.children, reverse=True))
-        if why:
-            raise _refused(root, node, why)
-    return first
+    by_digest = False
 
+    def __init__(self, root: Inode) -> None:
+        self.root = root
+        self.inodes = 1  # or more: further names count too
+        self.linked: set[object] = set()
+        pending = [root]
+        for directory in pending:  # grows while it is walked
+            self.inodes += len(directory.children)
+            for child in directory.children.values():
+                if isinstance(child, Link):
+                    self.linked.add(child.inode)
+                elif child.children:
+                    pending.append(child)
 
-def _refused(root: Directory, node: Node, why: str) -> InvalidImage:
-    path = next(path for path, other in walk(root) if other is node).decode(errors="replace")
-    return InvalidImage(
-        f"cannot write {path} into a composefs image", why=why, fix="Remove or change that file in the image."
-    )
+    def names(self, directory: Inode) -> Collection[bytes]:
+        """Of what is in DIRECTORY."""
+        return directory.children
 
+    def inode(self, directory: Inode, name: bytes) -> Inode | None:
+        """The inode that NAME in DIRECTORY defines, None if it is a further name of one."""
+        child = directory.children[name]
+        return None if isinstance(child, Link) else child
 
-def _from_node(node: Node) -> Inode:
-    inode = Inode(
-        mode=file_type(node) | node.permissions,
-        uid=node.uid,
-        gid=node.gid,
-        mtime=node.mtime,
-        mtime_nsec=node.mtime_nsec,
-        xattrs=node.xattrs,
-    )
-    if isinstance(node, Regular):
-        content = node.content
-        if isinstance(content, External):
-            inode.size = content.size
-            inode.payload = content.object.path.encode()
-            inode.digest = bytes.fromhex(content.object.hex)
-        elif content:
-            inode.size = len(content)
-            inode.content = content
-    elif isinstance(node, Symlink):
-        inode.payload = node.target
-        inode.size = len(node.target)
-    elif isinstance(node, Special):
-        inode.rdev = node.rdev
-    return inode
+    def identity(self, directory: Inode, name: bytes) -> object:
+        """What all names of one inode have in common."""
+        child = directory.children[name]
+        return child.inode if isinstance(child, Link) else child
 
-
-def to_tree(root: Inode) -> Directory:
-    """The tree that ROOT describes. Link counts, and sizes of anything but regular files, are not part of a tree.
-
-    Raises InvalidImage for an external file without a digest, or with an object path that is not its digest's.
-    """
-    nodes: dict[Inode, Node] = {}
-    directories: list[tuple[Inode, Directory]] = []
-
-    def node_of(inode: Inode) -> Node:
-        if inode not in nodes:
-            nodes[inode] = made = _to_node(inode)
-            if isinstance(made, Directory):
-                directories.append((inode, made))
-        return nodes[inode]
-
-    top = node_of(root)
-    assert isinstance(top, Directory)
-    for inode, directory in directories:  # grows while it is walked
-        for name, child in inode.children.items():
-            directory.children[name] = node_of(child.inode if isinstance(child, Link) else child)
-    return top
-
-
-def _to_node(inode: Inode) -> Node:
-    kind = inode.mode & 0o170000
-    node: Node
-    if kind == stat.S_IFDIR:
-        node = Directory()
-    elif kind == stat.S_IFREG:
-        node = Regular(content=_external(inode) if inode.is_external else inode.content or b"")
-    elif kind == stat.S_IFLNK:
-        node = Symlink(target=inode.payload or b"")
-    else:
-        node = Special(kind=kind, rdev=inode.rdev)
-    node.permissions = inode.mode & 0o7777
-    node.uid, node.gid = inode.uid, inode.gid
-    node.mtime, node.mtime_nsec = inode.mtime, inode.mtime_nsec
-    node.xattrs = dict(inode.xattrs)
-    return node
-
-
-def _external(inode: Inode) -> External:
-    named = ObjectId(inode.digest.hex()) if inode.digest is not None else None
-    if named is None or inode.payload != named.path.encode():
-        raise InvalidImage(
-            "cannot read the image's files",
-            why="a file has no digest, or an object path that is not its digest",
-            fix="Use an image that keelboot or another composefs tool made with a digest store.",
-        )
-    return External(object=named, size=inode.size)
+    def directory(self, directory: Inode, name: bytes) -> Inode:
+        """The directory NAME in DIRECTORY."""
+        child = directory.children[name]
+        assert isinstance(child, Inode)
+        return child

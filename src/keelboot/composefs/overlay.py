@@ -6,15 +6,11 @@ overlayfs turns back, and 256 stubs hide the store's own directories (`00` to `f
 """
 
 import stat
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from functools import lru_cache
-from operator import itemgetter
 from typing import Final
 
-from keelboot.composefs.inodes import Inode, Link, walk_inodes
-from keelboot.composefs.ondisk import NULL_CHUNK, chunk_bits
-from keelboot.composefs.xattrs import Pair
+from keelboot.composefs.inodes import Inode
 
 RESERVED: Final = b"trusted.overlay."
 ESCAPED: Final = b"trusted.overlay.overlay."
@@ -30,128 +26,47 @@ _OPAQUE_MARKS: Final = {b"trusted.overlay.overlay.opaque": b"x", b"user.overlay.
 STUB_NAMES: Final = tuple(b"%02x" % number for number in range(256))
 
 
-@dataclass(slots=True, eq=False)
-class Stored:
-    """An inode as the image has it. `position` and `blocks` are set when it is placed."""
-
-    mode: int
-    nlink: int
-    uid: int
-    gid: int
-    mtime: tuple[int, int]  # seconds, nanoseconds
-    size: int = 0  # what decides on the long form
-    rdev: int = 0
-    data: bytes = b""  # a symlink's target, content, or a table of chunks
-    chunk_bits: int = 0  # of an external file
-    pairs: Sequence[Pair] = ()
-    entries: "Sequence[tuple[bytes, Stored]]" = ()
-    position: int = 0
-    blocks: int = 0
-
-
-_METACOPY_HEADS: Final = {length: bytes((0, 4 + length, 0, kind)) for length, kind in DIGEST_KINDS.items()}
-
-
 def parent_marks(version: int) -> dict[bytes, bytes]:
     """What a directory with a whiteout in it is marked with."""
     return _PARENT_MARKS | _OPAQUE_MARKS if version else _PARENT_MARKS
 
 
-def rewrite(root: Inode, version: int) -> list[Stored]:
-    """The stored inodes, breadth first in name order, the root first, stubs among them."""
-    top = _stored(root)
-    order = [top]
-    known = {root: top}
-    pending = [(root, top, top)]
-    for directory, node, parent in pending:  # grows while it is walked
-        entries = [(b".", node), (b"..", parent)]
-        children = directory.children
-        hides = False
-        for name in sorted(children if directory is not root else {*children, *STUB_NAMES}):
-            child = children.get(name)
-            if child is None:
-                order.append(stored := _stub(top))
-            elif isinstance(child, Link):
-                # The link may come before the name that defines the inode, and gives it no place in the order.
-                stored = known.get(child.inode) or known.setdefault(child.inode, _stored(child.inode))
-            else:
-                order.append(stored := known.get(child) or known.setdefault(child, _stored(child)))
-                kind = child.mode & 0o170000
-                if kind == stat.S_IFDIR:
-                    pending.append((child, stored, node))
-                    node.nlink += 1
-                elif kind == stat.S_IFCHR and child.rdev == 0:
-                    hides = True
-            entries.append((name, stored))
-        entries.sort(key=itemgetter(0))
-        node.entries = entries
-        if hides:
-            node.pairs = _with(node.pairs, parent_marks(version))
-    top.pairs = _with(top.pairs, {OPAQUE: b"y"})
-    return order
+def metacopy(digest: bytes) -> bytes:
+    """The value that tells overlayfs what digest the content must have; DIGEST is empty where that is not known."""
+    return bytes((0, 4 + len(digest), 0, DIGEST_KINDS[len(digest)])) + digest if digest else b""
 
 
-def _with(pairs: Sequence[Pair], added: dict[bytes, bytes]) -> Sequence[Pair]:
-    return sorted({**dict(pairs), **added}.items())
+def redirect(payload: bytes) -> bytes:
+    """The value that tells overlayfs where the content is."""
+    return b"/" + payload
 
 
-def _stored(inode: Inode) -> Stored:
-    mode = inode.mode
-    stored = Stored(mode, inode.nlink, inode.uid, inode.gid, (inode.mtime, inode.mtime_nsec), inode.size)
-    pairs = [(_escaped(name), value) for name, value in inode.xattrs.items()] if inode.xattrs else []
-    kind = mode & 0o170000
-    if kind == stat.S_IFREG:
-        if inode.content is not None:
-            stored.data = inode.content
-        elif inode.size:
-            stored.chunk_bits = bits = chunk_bits(inode.size)
-            stored.data = NULL_CHUNK * -(-inode.size >> bits)
-            # These tell overlayfs where the content is and what digest it must have; no escaped name is one of them.
-            digest, payload = inode.digest, inode.payload
-            pairs.append((METACOPY, _METACOPY_HEADS[len(digest)] + digest if digest else b""))
-            if payload:
-                pairs.append((REDIRECT, b"/" + payload))
-    elif kind == stat.S_IFDIR:
-        stored.nlink = 2  # and one for each directory in it
-    elif kind == stat.S_IFLNK:
-        stored.data = inode.payload or b""
-        stored.size = len(stored.data)
-    elif inode.is_whiteout:
-        stored.mode = stat.S_IFREG | mode & 0o7777
-        stored.size = 0
-        pairs = list({**dict(pairs), **WHITEOUT_MARKS}.items())
-    elif kind in (stat.S_IFCHR, stat.S_IFBLK):
-        stored.rdev = inode.rdev
-    if pairs:
-        pairs.sort()
-        stored.pairs = pairs
-    return stored
+def path_of(digest: bytes) -> bytes:
+    """Where the store has the content with that digest."""
+    text = digest.hex()
+    return f"{text[:2]}/{text[2:]}".encode()
 
 
 @lru_cache(maxsize=4096)
-def _escaped(name: bytes) -> bytes:
+def escaped(name: bytes) -> bytes:
+    """The attribute's NAME, so that overlayfs shows it and does not act on it."""
     return ESCAPED + name[len(RESERVED) :] if name.startswith(RESERVED) else name
 
 
-def _stub(top: Stored) -> Stored:
-    label = [pair for pair in top.pairs if pair[0] == SELINUX]
-    return Stored(stat.S_IFCHR | 0o644, 1, top.uid, top.gid, top.mtime, pairs=label)
+def restore(directory: Inode, linked: Collection[Inode], version: int, *, is_root: bool) -> None:
+    """Undo on DIRECTORY and the files in it what was added to them, in place. LINKED are files with further names.
 
-
-def restore(root: Inode, linked: Collection[Inode], version: int) -> None:
-    """Undo `rewrite` on the inodes of an image, in place. LINKED are those with more than one name.
-
-    Raises ValueError if something in the image cannot come from `rewrite`.
+    Directories in it are to be restored later. Raises ValueError for what no writer adds.
     """
-    _take_stubs(root, linked)
-    inodes = [item for _, item in walk_inodes(root) if isinstance(item, Inode)]
+    if is_root:
+        _take_stubs(directory, linked)
+    inodes = [item for item in directory.children.values() if isinstance(item, Inode)]
     if any(inode.is_whiteout for inode in inodes):
         raise ValueError("there is a whiteout that is not escaped")
-    for inode in inodes:
-        if inode.is_directory:
-            _restore_whiteouts(inode, linked, parent_marks(version))
-        if inode.xattrs:
-            inode.xattrs = _unescaped(inode, OPAQUE if inode is root else b"")
+    _restore_whiteouts(directory, linked, parent_marks(version))
+    for inode in (directory, *inodes):
+        if inode.xattrs and (inode is directory or not inode.is_directory):
+            inode.xattrs = _unescaped(inode, OPAQUE if is_root and inode is directory else b"")
 
 
 def _take_stubs(root: Inode, linked: Collection[Inode]) -> None:

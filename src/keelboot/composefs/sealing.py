@@ -13,33 +13,33 @@ No `security.selinux` labels are made. Where /etc/selinux/config names a policy,
 the digest they give is another than the one given here.
 """
 
-from keelboot.composefs.erofs import image_bytes
+from dataclasses import replace
+
+from keelboot.composefs.erofs import image_chunks
 from keelboot.composefs.verity import Algorithm, measure
 from keelboot.failure import CannotFinish
-from keelboot.image.tree import Directory, Node, ObjectId, Regular, Special, Symlink
+from keelboot.image.tree import Directory, Node, ObjectId
 
 KEPT_XATTR = b"security.capability"
 
 
 def seal(root: Directory) -> Directory:
-    """The tree that is deployed for the image whose tree is ROOT. ROOT is not changed; the two may share files.
+    """The tree that is deployed for the image whose tree is ROOT. ROOT is not changed; the two share what is alike.
 
     Raises CannotFinish if /usr, /boot or /sysroot is not a directory, or /run is something else than one.
     """
     usr = _directory(root, b"usr")
-    boot, sysroot = _directory(root, b"boot"), _directory(root, b"sysroot")
-    emptied = {boot, sysroot}
-    if b"run" in root.children:
-        run = _directory(root, b"run")
-        emptied.add(run)
-    sealed = _copied(root, emptied)
-    _take_metadata(sealed, usr)
+    made: dict[Node, Node] = {}
     for name in (b"boot", b"sysroot"):
-        sealed.children[name].mtime = usr.mtime
+        old = _directory(root, name)
+        made[old] = _bare(old, {})
+        made[old].mtime = usr.mtime
     if b"run" in root.children:
-        sealed.children[b"run"].mtime = usr.mtime
-        sealed.children[b"run"].mtime_nsec = usr.mtime_nsec
-    return sealed
+        old = _directory(root, b"run")
+        made[old] = _bare(old, {})
+        made[old].mtime, made[old].mtime_nsec = usr.mtime, usr.mtime_nsec
+    _drop_attributes(root, made)
+    return _bare(usr, _replaced(root, made))
 
 
 def deployment_digest(root: Directory, algorithm: Algorithm = "sha256") -> ObjectId:
@@ -47,7 +47,8 @@ def deployment_digest(root: Directory, algorithm: Algorithm = "sha256") -> Objec
 
     Raises CannotFinish if the tree cannot be sealed, InvalidImage if a composefs image cannot hold it.
     """
-    return measure([image_bytes(seal(root), version=1)], algorithm).object
+    _, chunks = image_chunks(seal(root), version=1)
+    return measure(chunks, algorithm).object
 
 
 def _directory(root: Directory, name: bytes) -> Directory:
@@ -64,46 +65,34 @@ def _directory(root: Directory, name: bytes) -> Directory:
     return found
 
 
-def _copied(root: Directory, emptied: set[Directory]) -> Directory:
-    """A copy of ROOT without the attributes that are dropped. Directories are new, files shared if they had none."""
-    copies: dict[Node, Node] = {}
-    top = Directory()
-    _take_metadata(top, root)
-    pending = [(root, top)]
-    while pending:
-        old, new = pending.pop()
-        for name, child in old.children.items():
-            if isinstance(child, Directory):
-                directory = Directory()
-                _take_metadata(directory, child)
-                new.children[name] = directory
-                if child not in emptied:
-                    pending.append((child, directory))
-            elif _kept(child) == child.xattrs:
-                new.children[name] = child
-            else:
-                if child not in copies:
-                    copies[child] = copy = _bare(child)
-                    _take_metadata(copy, child)
-                new.children[name] = copies[child]
-    return top
+def _drop_attributes(root: Directory, made: dict[Node, Node]) -> None:
+    """Add to MADE what becomes of the nodes in ROOT that do not stay as they are; what is in MADE already is done.
+
+    Most have nothing to lose, and stay: a large tree is not to be in memory twice.
+    """
+    directories = [root]
+    for directory in directories:  # grows while it is walked
+        below = directory.children.values()
+        directories += [node for node in below if isinstance(node, Directory) and node not in made]
+    for directory in reversed(directories):  # so what is in a directory comes before it
+        for node in directory.children.values():
+            if node.xattrs and not isinstance(node, Directory) and node not in made and _kept(node) != node.xattrs:
+                made[node] = replace(node, xattrs=_kept(node))
+        children = _replaced(directory, made)
+        if children is not directory.children or _kept(directory) != directory.xattrs:
+            made[directory] = _bare(directory, children)
 
 
-def _bare(node: Node) -> Node:
-    match node:
-        case Regular(content=content):
-            return Regular(content=content)
-        case Symlink(target=target):
-            return Symlink(target=target)
-        case Special(kind=kind, rdev=rdev):
-            return Special(kind=kind, rdev=rdev)
-    raise TypeError(f"not a file: {node!r}")
+def _replaced(directory: Directory, made: dict[Node, Node]) -> dict[bytes, Node]:
+    """The children of DIRECTORY with those that were MADE in their places."""
+    if made.keys().isdisjoint(directory.children.values()):
+        return directory.children
+    return {name: made.get(node, node) for name, node in directory.children.items()}
 
 
-def _take_metadata(node: Node, source: Node) -> None:
-    node.permissions, node.uid, node.gid = source.permissions, source.uid, source.gid
-    node.mtime, node.mtime_nsec = source.mtime, source.mtime_nsec
-    node.xattrs = _kept(source)
+def _bare(directory: Directory, children: dict[bytes, Node]) -> Directory:
+    """A copy without the attributes that are dropped, and with other CHILDREN."""
+    return replace(directory, xattrs=_kept(directory), children=children)
 
 
 def _kept(node: Node) -> dict[bytes, bytes]:

@@ -1,10 +1,8 @@
 """Extended attributes as EROFS stores them: an index for a known prefix, a filter by hash, values shared by inodes."""
 
 import struct
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from itertools import chain
 from typing import Final
 
 Pair = tuple[bytes, bytes]  # full name, value
@@ -28,70 +26,54 @@ _FILTER_SEED: Final = 0x25BBE08F
 
 
 class Shared:
-    """The pairs that two or more inodes have: each is stored once, and inodes hold its id."""
+    """The attributes that two or more inodes have: each is stored once, and inodes hold its id.
 
-    def __init__(self, inodes: Iterable[Iterable[Pair]]) -> None:
-        """Each member of INODES is the pairs of one inode."""
-        counts = Counter(chain.from_iterable(inodes))
-        several = [pair for pair, count in counts.items() if count > 1]
-        several.sort(key=lambda pair: (pair[0], len(pair[1]), pair[1]), reverse=True)
+    An attribute is a name and a key: the value itself, or what a value is made of. Keys sort as their values do.
+    """
+
+    def __init__(
+        self, several: Mapping[bytes, Iterable[bytes]], values: Mapping[bytes, Callable[[bytes], bytes]]
+    ) -> None:
+        """SEVERAL are their keys, by name. For names in VALUES a key is no value, and is given to what is there."""
+        self.first = 0  # the id of what is first in the area
+        self._values = values
+        self.offsets: dict[bytes, dict[bytes, int]] = {}  # in the area, divided by 4
         area = bytearray()
-        self._offsets: dict[Pair, int] = {}
-        for pair in several:
-            self._offsets[pair] = len(area) // 4
-            area += _entry(pair)
+        for name in sorted(several, reverse=True):
+            offsets = self.offsets[name] = {}
+            for key in sorted(several[name], key=lambda key: (len(key), key), reverse=True):
+                offsets[key] = len(area) // 4
+                area += b"".join(self._entry(name, key))
         self.area = bytes(area)
 
-    def body(self, pairs: Iterable[Pair]) -> bytes:
-        """What an inode that has PAIRS, sorted by name, is followed by; ids count from the start of the shared area."""
+    def body(self, attributes: Iterable[Pair]) -> tuple[bytes, dict[bytes, int]]:
+        """What follows an inode with ATTRIBUTES, sorted by name, and where in it the value or id of each ends."""
         name_filter = 0xFFFFFFFF
         ids: list[int] = []
-        local = b""
-        offset_of = self._offsets.get
-        for pair in pairs:
-            name, value = pair
+        local = bytearray()
+        ends: dict[bytes, int] = {}
+        local_ends: dict[bytes, int] = {}
+        for name, key in attributes:
             name_filter &= split(name)[2]
-            offset = offset_of(pair)
+            offset = self.offsets.get(name, {}).get(key)
             if offset is not None and len(ids) < SHARED_MAX:
-                ids.append(offset)
+                ids.append(self.first + offset)
+                ends[name] = BODY.size + ID.size * len(ids)
             else:
-                head, padding = _around(name, len(value))
-                local += head + value + padding
-        return _head(name_filter, *ids) + local
+                head, value, padding = self._entry(name, key)
+                local += head + value
+                local_ends[name] = len(local)
+                local += padding
+        start = BODY.size + ID.size * len(ids)
+        body = BODY.pack(name_filter, len(ids)) + struct.pack(f"<{len(ids)}I", *ids) + local
+        return body, ends | {name: start + end for name, end in local_ends.items()}
 
-
-@lru_cache(maxsize=4096)
-def _head(name_filter: int, *ids: int) -> bytes:
-    return BODY.pack(name_filter, len(ids)) + struct.pack(f"<{len(ids)}I", *ids)
-
-
-def with_area_at(body: bytes, first: int) -> bytes:
-    """The body with its shared ids, which counted from the start of the area, moved by FIRST, the area's first id."""
-    count = body[4]
-    if not count:
-        return body
-    end = BODY.size + 4 * count
-    return _moved(body[:end], first) + body[end:]
-
-
-@lru_cache(maxsize=4096)
-def _moved(head: bytes, first: int) -> bytes:
-    ids = [first + number for (number,) in ID.iter_unpack(head[BODY.size :])]
-    return head[: BODY.size] + struct.pack(f"<{len(ids)}I", *ids)
-
-
-def _entry(pair: Pair) -> bytes:
-    name, value = pair
-    head, padding = _around(name, len(value))
-    return head + value + padding
-
-
-@lru_cache(maxsize=4096)
-def _around(name: bytes, length: int) -> tuple[bytes, bytes]:
-    """What stands in an entry before a value of LENGTH bytes, and what after it."""
-    index, suffix, _ = split(name)
-    head = ENTRY.pack(len(suffix), index, length) + suffix
-    return head, bytes(-(len(head) + length) % 4)
+    def _entry(self, name: bytes, key: bytes) -> tuple[bytes, bytes, bytes]:
+        """What stands before the value, the value, and what is behind it."""
+        index, suffix, _ = split(name)
+        value = self._values[name](key) if name in self._values else key
+        head = ENTRY.pack(len(suffix), index, len(value)) + suffix
+        return head, value, bytes(-(len(head) + len(value)) % 4)
 
 
 @lru_cache(maxsize=4096)

@@ -66,7 +66,8 @@ class Limits:
     headers: int = 64 << 20  # extended headers of all entries together
 
 
-_FIELDS = struct.Struct("100s 8s 8s 8s 12s 12s 8s c 100s 8s 32s 32s 8s 8s 155s 12s")
+# name; mode, uid, gid; size; mtime; checksum; type; link's target; magic; device; prefix, and a tail that may end it
+_FIELDS = struct.Struct("100s 24s 12s 12s 8s c 100s 8s 64x 16s 155s 12s")
 _V7, _POSIX, _GNU = bytes(8), b"ustar\x0000", b"ustar  \x00"
 _KINDS = {
     b"0": Kind.FILE,
@@ -80,15 +81,15 @@ _KINDS = {
     b"6": Kind.FIFO,
 }
 _AFTER_V7 = frozenset((Kind.CHARACTER, Kind.BLOCK, Kind.FIFO))
-_NOTHING: Iterator[memoryview] = iter(())
 _ZEROS = bytes(BLOCK)
+_REMEMBERED = 4096  # owners and times
 
 
 class Archive:
     """The entries of one archive, read once from first to last.
 
-    Iterating gives (entry, content); the content is an iterator of views that is good until the next entry is asked
-    for, and may be left unread. Every block of BLOCKS is consumed, so that what hashes them has seen all. SKIP, where
+    Iterating gives (entry, content); the content is in views that are good until the next entry is asked for, to be
+    taken once or left unread. Every block of BLOCKS is consumed, so that what hashes them has seen all. SKIP, where
     the source can seek, passes over that many bytes of it. Raises Refused.
     """
 
@@ -119,11 +120,11 @@ class Archive:
         spent = self._limits
         return replace(spent, entries=spent.entries - self._count, headers=spent.headers - self._headers)
 
-    def __iter__(self) -> Iterator[tuple[Entry, Iterator[memoryview]]]:
+    def __iter__(self) -> Iterator[tuple[Entry, Iterable[memoryview]]]:
         extended = Extended()
         while True:
             self._finish_content()
-            at = self.position
+            at = self._before + self._at
             # Readers do without the zeros POSIX wants at the end; a layer's own digest tells if it was cut.
             if self._at == self._end and not self._refill():
                 break
@@ -132,18 +133,19 @@ class Archive:
                 self._end_of_archive()
                 break
             try:
-                flag = header[156:157]
-                if flag in b"xgLK":
-                    self._read_extension(header, flag, extended)
+                fields = self._counted(header)
+                if fields[5] in b"xgLK":
+                    self._read_extension(fields, extended)
                     continue
-                entry = self._entry(header, extended)
+                entry = self._entry(fields, extended)
             except Refused as error:
                 raise Refused(f"at byte {at}: {error}") from error
             if not extended.empty:
                 extended = Extended()
-            self._left = entry.size
-            self._padding = -entry.size % BLOCK
-            yield entry, self._content() if entry.size else _NOTHING
+            size = entry.size
+            self._left, self._padding = size, -size % BLOCK
+            start, stop = self._at, self._at + size
+            yield entry, (self._view[start:stop],) if stop <= self._end else self._content()
         if not extended.empty:
             raise Refused(f"at byte {at}: the archive ends after a header that describes the next entry")
 
@@ -190,6 +192,9 @@ class Archive:
         """Pass over what was not read of the content, and its padding."""
         rest = self._left + self._padding
         self._left = self._padding = 0
+        if self._at + rest <= self._end:
+            self._at += rest
+            return
         while rest:
             if self._at == self._end:
                 if self._skip and rest > BLOCK:
@@ -218,38 +223,38 @@ class Archive:
             raise Refused(f"it has more than {self._limits.entries} entries")
         # The sum of up to 256 bytes is below adler32's modulus of 65521, so its low half is that sum plus one, exactly.
         total = (zlib.adler32(header[:256]) & 0xFFFF) + (zlib.adler32(header[256:]) & 0xFFFF) - 2
-        stored = header[148:156]
+        fields = _FIELDS.unpack(header)
+        stored = fields[4]
         if _octal(stored) != total - sum(stored) + 8 * 0x20:
             raise Refused("this is no header: its checksum does not hold")
-        return _FIELDS.unpack(header)
+        return fields
 
-    def _entry(self, header: bytes, extended: Extended) -> Entry:
-        fields = self._counted(header)
-        magic = header[257:265]
+    def _entry(self, fields: tuple[bytes, ...], extended: Extended) -> Entry:
+        short_name, owner, length, time, _, flag, target, magic, device, prefix, tail = fields
         if magic not in (_POSIX, _GNU, _V7):
             raise Refused(f"it has an unknown magic, {magic!r}")
-        kind = _KINDS.get(fields[7])
+        kind = _KINDS.get(flag)
         if kind is None or (magic == _V7 and kind in _AFTER_V7):
-            raise Refused(f"it has an entry of the unsupported type {fields[7]!r}")
-        name = extended.path or _name(fields, magic)
+            raise Refused(f"it has an entry of the unsupported type {flag!r}")
+        name = extended.path or _name(short_name, magic, prefix, tail)
         if name[-1:] == b"/" and kind is not Kind.DIRECTORY:
-            if fields[7] != b"\0":
+            if flag != b"\0":
                 raise Refused(f"{shown(name)} is a {kind.value} with the name of a directory")
             kind = Kind.DIRECTORY  # v7 had no other way to say it
-        size = _octal(fields[4]) if extended.size is None else extended.size
+        size = _octal(length) if extended.size is None else extended.size
         if not 0 <= size < 2**63:
             raise Refused(f"{shown(name)} has a size out of range")
         if size and kind is not Kind.FILE:
             raise Refused(f"{shown(name)} is a {kind.value} and has content")
-        permissions, uid, gid = self._owner(header[100:124])
-        mtime, nanoseconds = extended.mtime or (self._time(fields[5]), 0)
+        permissions, uid, gid = self._owners.get(owner) or self._owner(owner)
+        mtime, nanoseconds = extended.mtime or (self._times.get(time) or self._time(time), 0)
         link, rdev = b"", 0
-        if kind in (Kind.HARD_LINK, Kind.SYMLINK):
-            link = extended.linkpath or _text(fields[8])
+        if kind is Kind.HARD_LINK or kind is Kind.SYMLINK:
+            link = extended.linkpath or _text(target)
             if not 0 < len(link) <= PATH_MAX:
                 raise Refused(f"{shown(name)} links to nothing, or to a path that is too long")
-        elif kind in (Kind.CHARACTER, Kind.BLOCK):
-            rdev = _device(fields[12], fields[13])
+        elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
+            rdev = _device(device[:8], device[8:])
         return Entry(
             name,
             kind,
@@ -266,33 +271,30 @@ class Archive:
 
     def _owner(self, raw: bytes) -> tuple[int, int, int]:
         """Permissions, uid and gid; the few combinations an archive has are read once."""
-        known = self._owners.get(raw)
-        if known is None:
-            mode, uid, gid = _octal(raw[:8]), _octal(raw[8:16]), _octal(raw[16:])
-            if not 0 <= mode <= 0o177777:
-                raise Refused("it has a mode out of range")
-            if not 0 <= uid <= ID_MAX or not 0 <= gid <= ID_MAX:
-                raise Refused("it has an owner out of range")
-            known = (mode & 0o7777, uid, gid)
-            if len(self._owners) < 4096:
-                self._owners[raw] = known
-        return known
+        mode, uid, gid = _octal(raw[:8]), _octal(raw[8:16]), _octal(raw[16:])
+        if not 0 <= mode <= 0o177777:
+            raise Refused("it has a mode out of range")
+        if not 0 <= uid <= ID_MAX or not 0 <= gid <= ID_MAX:
+            raise Refused("it has an owner out of range")
+        owner = (mode & 0o7777, uid, gid)
+        if len(self._owners) < _REMEMBERED:
+            self._owners[raw] = owner
+        return owner
 
     def _time(self, raw: bytes) -> int:
-        known = self._times.get(raw)
-        if known is None:
-            known = in_time(_octal(raw))
-            if len(self._times) < 4096:
-                self._times[raw] = known
-        return known
+        """Seconds; the few an archive has are read once."""
+        seconds = in_time(_octal(raw))
+        if len(self._times) < _REMEMBERED:
+            self._times[raw] = seconds
+        return seconds
 
-    def _read_extension(self, header: bytes, flag: bytes, extended: Extended) -> None:
+    def _read_extension(self, fields: tuple[bytes, ...], extended: Extended) -> None:
         """Take in a header that describes the next entry (x, L, K), or all the rest (g)."""
-        fields = self._counted(header)
+        flag, magic = fields[5], fields[7]
         gnu = flag in b"LK"
-        if header[257:265] != (_GNU if gnu else _POSIX):
+        if magic != (_GNU if gnu else _POSIX):
             raise Refused(f"it has an extended header of type {flag!r} under the wrong magic")
-        size = _octal(fields[4])
+        size = _octal(fields[2])
         if not 0 < size <= (PATH_MAX + 1 if gnu else self._limits.header):
             raise Refused(f"an extended header of {size} bytes is empty or too long")
         self._headers += size
@@ -329,12 +331,11 @@ def _text(field: bytes) -> bytes:
     return field.partition(b"\0")[0]
 
 
-def _name(fields: tuple[bytes, ...], magic: bytes) -> bytes:
-    name = _text(fields[0])
-    if magic == _POSIX and fields[14][0]:
+def _name(name: bytes, magic: bytes, prefix: bytes, tail: bytes) -> bytes:
+    name = _text(name)
+    if magic == _POSIX and prefix[0]:
         # star keeps two times where ustar has the last 24 bytes of the prefix
-        prefix = _text(fields[14][:131] if fields[15].endswith(b"tar\0") else fields[14])
-        name = prefix + b"/" + name
+        name = _text(prefix[:131] if tail.endswith(b"tar\0") else prefix) + b"/" + name
     if not name:
         raise Refused("an entry has no name")
     return name

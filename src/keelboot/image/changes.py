@@ -5,14 +5,17 @@ adds. So the entries are collected first and then applied in two passes: all whi
 entries in their order. Paths are looked up in the tree of values, and no lookup follows a symbolic link.
 """
 
-from typing import NamedTuple
+import marshal
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Self
 
 from keelboot.image.refusal import Refused
-from keelboot.image.tree import Directory, Node
+from keelboot.image.tree import Directory, External, Node, ObjectId, Regular, Special, Symlink
 
 NAME_MAX = 255  # bytes of one component, the limit of Linux's filesystems
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
+_PIECE = 4096  # entries
 
 
 class Place(NamedTuple):
@@ -32,8 +35,11 @@ class Changes:
     """The changes of one layer, collected entry by entry, then applied at once. All methods raise Refused."""
 
     def __init__(self) -> None:
-        self._directories: dict[bytes, bytes] = {}  # as written -> in its one form
-        self._entries: list[tuple[Place, Node | Place]] = []
+        self._written: dict[bytes, bytes] = {}  # directories, as written -> in their one form
+        # An entry is what these three have at one index: one value each would double the memory of a large layer.
+        self._directories: list[bytes] = []
+        self._names: list[bytes] = []
+        self._what: list[Node | Place] = []
         self._hidden: set[Place] = set()
         self._opaque: set[bytes] = set()
 
@@ -45,18 +51,20 @@ class Changes:
             return Place(b"/".join(parts[:-1]), parts[-1]) if parts else Place(b"", b"")
         if len(name) > NAME_MAX:
             raise Refused(f"it has a name of {len(name)} bytes")
-        directory = self._directories.get(written)
+        directory = self._written.get(written)
         if directory is None:
-            directory = self._directories[written] = b"/".join(_parts(written))
+            directory = self._written[written] = b"/".join(_parts(written))
         return Place(directory, name)
 
-    def put(self, place: Place, node: Node) -> None:
-        """Have NODE at PLACE, over what is there; a directory over a directory keeps what is in it."""
-        self._entries.append((place, node))
+    def put(self, place: Place, what: Node | Place) -> None:
+        """Have the node WHAT at PLACE, over what is there; a directory over a directory keeps what is in it.
 
-    def link(self, place: Place, target: Place) -> None:
-        """Have at PLACE the node that is at TARGET when this entry's turn comes."""
-        self._entries.append((place, target))
+        Where WHAT is another place, it is the node that is there when this entry's turn comes: a hard link.
+        """
+        directory, name = place
+        self._directories.append(directory)
+        self._names.append(name)
+        self._what.append(what)
 
     def hide(self, place: Place) -> None:
         """Take in the whiteout at PLACE."""
@@ -67,6 +75,30 @@ class Changes:
             raise Refused(f"{place} is a whiteout of nothing that can be hidden")
         else:
             self._hidden.add(Place(place.directory, hidden))
+
+    def packed(self) -> Iterator[bytes]:
+        """The changes in pieces of some hundred kilobytes, for another process of this program: no format to keep."""
+        yield marshal.dumps(([tuple(place) for place in self._hidden], list(self._opaque)))
+        for at in range(0, len(self._what), _PIECE):
+            piece = slice(at, at + _PIECE)
+            yield marshal.dumps(
+                (self._directories[piece], self._names[piece], [_packed(it) for it in self._what[piece]])
+            )
+
+    @classmethod
+    def unpacked(cls, pieces: Iterable[bytes]) -> Self:
+        """The changes that PIECES are, which `packed` made."""
+        changes = cls()
+        first, *others = pieces
+        hidden, opaque = marshal.loads(first)  # noqa: S302 - it comes from a process of ours
+        changes._hidden.update(Place(*place) for place in hidden)
+        changes._opaque.update(opaque)
+        for piece in others:
+            directories, names, what = marshal.loads(piece)  # noqa: S302 - as above
+            changes._directories += directories
+            changes._names += names
+            changes._what += map(_unpacked, what)
+        return changes
 
     def apply(self, root: Directory) -> None:
         """Change the tree below ROOT, once; after a refusal it is half changed and of no use."""
@@ -91,7 +123,7 @@ class Changes:
                 directories[place.directory] = directory
             return directory
 
-        for place, what in self._entries:
+        for place, what in zip(map(Place, self._directories, self._names), self._what, strict=True):
             parent = enter(place)
             if not place.name:
                 _take_over(root, what)
@@ -149,3 +181,45 @@ def _take_over(directory: Directory, new: Node | Place) -> None:
         raise Refused("its root is not a directory")
     directory.permissions, directory.uid, directory.gid = new.permissions, new.uid, new.gid
     directory.mtime, directory.mtime_nsec, directory.xattrs = new.mtime, new.mtime_nsec, new.xattrs
+
+
+def _packed(what: Node | Place) -> tuple[Any, ...]:
+    """WHAT in values that marshal knows."""
+    if isinstance(what, Place):
+        return (None, "link", *what)
+    metadata = (what.permissions, what.uid, what.gid, what.mtime, what.mtime_nsec, what.xattrs or None)
+    match what:
+        case Regular(content=bytes() as content):
+            return (metadata, "inline", content)
+        case Regular(content=External() as content):
+            return (metadata, "external", content.digest, content.size)
+        case Directory():
+            return (metadata, "directory")
+        case Symlink(target=target):
+            return (metadata, "symlink", target)
+        case Special(kind=kind, rdev=rdev):
+            return (metadata, "special", kind, rdev)
+    raise TypeError(f"not a file: {what!r}")
+
+
+def _unpacked(value: tuple[Any, ...]) -> Node | Place:
+    """What `_packed` made VALUE of."""
+    metadata, kind, *own = value
+    node: Node
+    match kind:
+        case "link":
+            return Place(*own)
+        case "inline":
+            node = Regular(content=own[0])
+        case "external":
+            node = Regular(content=External(ObjectId.of(own[0]), own[1]))
+        case "directory":
+            node = Directory()
+        case "symlink":
+            node = Symlink(target=own[0])
+        case _:
+            node = Special(kind=own[0], rdev=own[1])
+    node.permissions, node.uid, node.gid, node.mtime, node.mtime_nsec, xattrs = metadata
+    if xattrs:
+        node.xattrs = xattrs
+    return node

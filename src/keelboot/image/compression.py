@@ -19,8 +19,8 @@ try:
 except ImportError:  # twice as fast as zlib, and not everywhere
     igzip_lib = None
 
-BLOCK = 1 << 20  # of expanded data
-_CHUNK = 1 << 20  # of compressed data; each call makes a thread wait for the interpreter's lock
+BLOCK = 512 << 10  # of expanded data
+_CHUNK = 256 << 10  # of compressed data
 # What `zstd` itself accepts without being told otherwise. Memory, per stream.
 _ZSTD_WINDOW_MAX = 1 << 27
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from keelboot.image import archive
 from keelboot.image.archive import Archive, Entry, Kind
@@ -37,6 +37,14 @@ class ContentSink(Protocol):
         """Keep SIZE bytes, given in CHUNKS that are good until this returns; all of them have to be taken."""
 
 
+class Cost(NamedTuple):
+    """What reading layers took of the limits that hold for all of them together."""
+
+    entries: int
+    headers: int
+    expanded: int
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one image may cost."""
@@ -45,6 +53,19 @@ class Limits:
     expanded: int = 64 << 30  # bytes, of all layers together
     ratio: int = 200  # of one layer, expanded to compressed; software is near 3, logs near 30
     unrated: int = 256 << 20  # bytes that one layer may have whatever its ratio
+
+    def cost(self, left: "Limits") -> Cost:
+        """What was spent where LEFT is left."""
+        entries, headers = self.layers.entries - left.layers.entries, self.layers.headers - left.layers.headers
+        return Cost(entries, headers, self.expanded - left.expanded)
+
+    def after(self, cost: Cost) -> "Limits | None":
+        """What is left after COST; None where it is more than there is."""
+        rest = Cost(self.layers.entries, self.layers.headers, self.expanded)
+        entries, headers, expanded = (one - other for one, other in zip(rest, cost, strict=True))
+        if min(entries, headers, expanded) < 0:
+            return None
+        return replace(self, layers=replace(self.layers, entries=entries, headers=headers), expanded=expanded)
 
 
 def read_tree(
@@ -74,6 +95,12 @@ def reading_step(image: Image, progress: Progress) -> AbstractContextManager[Ste
     return progress.step("Reading layers", total=sum(layer.descriptor.size for layer in image.layers))
 
 
+def refusing_layer(image: Image, number: int) -> AbstractContextManager[None]:
+    """Have refusals of IMAGE's layer NUMBER, counted from 0, raised as InvalidImage."""
+    layer = f"layer {number + 1} of {len(image.layers)}, {image.layers[number].diff_id}"
+    return refusing(image.reference, layer)
+
+
 class LayerReader:
     """Reads layers of IMAGE one after another, all of them within LIMITS, of which it keeps what is left."""
 
@@ -87,10 +114,10 @@ class LayerReader:
 
         SEEN gets each block of the archive before it is parsed. Refusals are raised as InvalidImage.
         """
-        image, layer = self._image, self._image.layers[number]
+        layer = self._image.layers[number]
         with (
-            refusing(image.reference, f"layer {number + 1} of {len(image.layers)}, {layer.diff_id}"),
-            image.open_layer(layer) as stream,
+            refusing_layer(self._image, number),
+            self._image.open_layer(layer) as stream,
             hashing(beside=self._jobs > 1) as new_hash,
         ):
             blob = _Blob(stream, layer, self.limits, new_hash)
@@ -111,7 +138,7 @@ def collect(entries: Iterable[tuple[Entry, Iterable[memoryview]]], sink: Content
                 raise Refused(f"{place} has the name of a whiteout and is none: it is not an empty file")
             changes.hide(place)
         elif entry.kind is Kind.HARD_LINK:
-            changes.link(place, changes.place(entry.link))
+            changes.put(place, changes.place(entry.link))
         else:
             changes.put(place, _node(entry, content, sink))
     return changes

@@ -7,37 +7,60 @@ files) or a reference to an object, named by its fs-verity digest; a tree never 
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Self
+
+_HEX_DIGITS = frozenset("0123456789abcdef")
+_NO_XATTRS: dict[bytes, bytes] = {}
+_new, _set = object.__new__, object.__setattr__
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class ObjectId:
-    """Names file content by its fs-verity digest, in lower-case hex: 64 digits for SHA-256, 128 for SHA-512.
+    """Names file content by its fs-verity digest: 32 bytes for SHA-256, 64 for SHA-512.
 
     It is not a blob's digest: the two are computed differently and never compared.
     """
 
-    hex: str
+    digest: bytes
 
-    def __post_init__(self) -> None:
-        if len(self.hex) not in (64, 128) or set(self.hex) - set("0123456789abcdef"):
-            raise ValueError(f"not an fs-verity digest: {self.hex}")
+    def __init__(self, hex: str) -> None:  # noqa: A002 - what it is
+        """The object that outside data name by HEX, lower-case digits. Raises ValueError."""
+        if len(hex) not in (64, 128) or set(hex) - _HEX_DIGITS:
+            raise ValueError(f"not an fs-verity digest: {hex}")
+        _set(self, "digest", bytes.fromhex(hex))
+
+    @classmethod
+    def of(cls, digest: bytes) -> Self:
+        """The object whose digest was made here, or was checked before."""
+        made = _new(cls)
+        _set(made, "digest", digest)
+        return made
+
+    @property
+    def hex(self) -> str:
+        """The digest in lower-case hex."""
+        return self.digest.hex()
 
     @property
     def path(self) -> str:
         """Where the object lies in a store's objects directory: `ab/cdef...`."""
-        return f"{self.hex[:2]}/{self.hex[2:]}"
+        digits = self.digest.hex()
+        return f"{digits[:2]}/{digits[2:]}"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Node:
-    """What every kind of file has. Nodes are compared by identity: two names of one node are a hard link."""
+    """What every kind of file has. Nodes are compared by identity: two names of one node are a hard link.
+
+    Nodes may share the value that `xattrs` is: it is replaced, never changed.
+    """
 
     permissions: int = 0o644  # the bits of 07777
     uid: int = 0
     gid: int = 0
     mtime: int = 0  # seconds since the epoch
     mtime_nsec: int = 0
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    xattrs: dict[bytes, bytes] = field(default_factory=lambda: _NO_XATTRS)  # one for all: most files have none
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -47,12 +70,21 @@ class Directory(Node):
     children: dict[bytes, Node] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class External:
     """Content of a regular file that lies in the store."""
 
-    object: ObjectId
+    digest: bytes  # of the object; a tree of many files has no room for one ObjectId each
     size: int
+
+    def __init__(self, object: ObjectId, size: int) -> None:  # noqa: A002 - what it is
+        _set(self, "digest", object.digest)
+        _set(self, "size", size)
+
+    @property
+    def object(self) -> ObjectId:
+        """The object's name."""
+        return ObjectId.of(self.digest)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

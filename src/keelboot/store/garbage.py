@@ -58,9 +58,12 @@ def clean(
     return garbage
 
 
-def find(repository: Repository, roots: Collection[ObjectId] = ()) -> Garbage:
-    """What may be removed from a store that nobody else is at work in. Raises Failure."""
-    images, layers, objects = needed(repository, roots)
+def find(repository: Repository, roots: Collection[ObjectId] = (), *, forgotten: Collection[str] = ()) -> Garbage:
+    """What may be removed from a store that nobody else is at work in, once it has FORGOTTEN files of refs/.
+
+    Raises Failure.
+    """
+    images, layers, objects = needed(repository, roots, forgotten=forgotten)
     return Garbage(
         images=tuple(
             link.file
@@ -122,12 +125,19 @@ def drafts(repository: Repository) -> Iterable[str]:
                 yield f"{place}/{file}".removeprefix("/")
 
 
-def needed(repository: Repository, roots: Collection[ObjectId] = ()) -> tuple[set[str], set[str], set[ObjectId]]:
-    """The images, layers and objects that references and ROOTS need. Raises Failure where one cannot be read."""
+def needed(
+    repository: Repository, roots: Collection[ObjectId] = (), *, forgotten: Collection[str] = ()
+) -> tuple[set[str], set[str], set[ObjectId]]:
+    """The images, layers and objects that ROOTS and references need, but for those that are FORGOTTEN.
+
+    Raises Failure where one cannot be read.
+    """
     images = {name.hex for name in roots}
     layers: set[str] = set()
     objects: set[ObjectId] = set()
     for link in repository.links(repository.references):
+        if link.file in forgotten:
+            continue
         record = repository.image(link.object) if link.object else None
         if record is None or link.object is None:
             raise _unknown(repository, f"refs/{link.file} leads to no sound record")

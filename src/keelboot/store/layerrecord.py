@@ -44,36 +44,36 @@ class Recorder:
         self._compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
         self._gathered = bytearray()
         self._packed: list[bytes] = []
-        self._pending = memoryview(b"")  # of the current block, from `_at` of the archive on
-        self._at = 0
-        self._skipped = 0  # bytes of a content that are still to come
+        self._block = memoryview(b"")  # the current one, which starts at `_start` of the archive
+        self._start = 0
+        self._passed = 0  # of the current block, and beyond it while a content goes on
         self._before = 0
 
     def seen(self, block: bytes) -> None:
         """Take in the archive's next block."""
-        self._keep(self._pending)
-        self._pending = memoryview(block)
-        self._skip(self._skipped)
+        length = len(self._block)
+        self._keep(length)
+        self._start += length
+        self._passed -= length
+        self._block = memoryview(block)
 
     def content(self, position: int, size: int) -> None:
         """From POSITION of the archive, SIZE bytes become an object."""
-        ahead = position - self._at
-        self._keep(self._pending[:ahead])
-        self._pending = self._pending[ahead:]
+        begin = position - self._start
+        self._keep(begin)
         self._table += _ROW.pack(self._before, size)
         self._before = 0
-        self._skip(size)
+        self._passed = begin + size
 
     def named(self, name: ObjectId) -> None:
         """Say which object it became."""
-        digest = bytes.fromhex(name.hex)
-        self._table += digest
-        self._digest_size = len(digest)
+        self._table += name.digest
+        self._digest_size = len(name.digest)
         self._contents += 1
 
-    def finish(self) -> list[bytes]:
+    def finish(self) -> list[bytes | bytearray]:
         """The record, in pieces."""
-        self._keep(self._pending)
+        self._keep(len(self._block))
         self._packed += (self._compressor.compress(self._gathered), self._compressor.flush())
         header = {
             "version": VERSION,
@@ -81,21 +81,18 @@ class Recorder:
             "digest-size": self._digest_size,
             "contents": self._contents,
         }
-        return [json.dumps(header).encode() + b"\n", bytes(self._table), *self._packed]
+        return [json.dumps(header).encode() + b"\n", self._table, *self._packed]
 
-    def _keep(self, data: memoryview) -> None:
-        self._gathered += data
-        self._before += len(data)
-        self._at += len(data)
+    def _keep(self, end: int) -> None:
+        """Have in the record what was not passed of the current block, up to END of it."""
+        if end <= self._passed:
+            return
+        self._gathered += self._block[self._passed : end]
+        self._before += end - self._passed
+        self._passed = end
         if len(self._gathered) >= _GATHERED:
             self._packed.append(self._compressor.compress(self._gathered))
             self._gathered = bytearray()
-
-    def _skip(self, size: int) -> None:
-        here = min(size, len(self._pending))
-        self._pending = self._pending[here:]
-        self._at += here
-        self._skipped = size - here
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +149,7 @@ class LayerRecord:
         step = _ROW.size + self.digest_size
         for at in range(0, len(self.table), step):
             before, size = _ROW.unpack_from(self.table, at)
-            yield before, size, ObjectId(self.table[at + _ROW.size : at + step].hex())
+            yield before, size, ObjectId.of(bytes(self.table[at + _ROW.size : at + step]))
 
 
 class _Rest:

@@ -52,7 +52,7 @@ class Naming:
             self._raise_blocks(level, bytes(hashes).ljust(-(-len(hashes) // BLOCK) * BLOCK, b"\0"))
             level += 1
         descriptor = _DESCRIPTOR.pack(1, self._number, 12, 0, self.size, bytes(self._levels[level]))
-        return ObjectId(self._hash(descriptor).hexdigest())
+        return ObjectId.of(self._hash(descriptor).digest())
 
     def _raise_full_blocks(self) -> None:
         """Hash blocks of hashes into the level above, as long as something is left behind them on their own level."""
@@ -72,12 +72,20 @@ class Naming:
             self._levels[level + 1] += self._hash(view[at : at + BLOCK]).digest()
 
 
-def name_of(content: bytes, algorithm: Algorithm) -> ObjectId:
-    """The name of CONTENT."""
+def name_of(content: bytes | memoryview, algorithm: Algorithm) -> ObjectId:
+    """The name of CONTENT: `Naming` for what is there at once."""
     new = getattr(hashlib, algorithm)
-    if 0 < len(content) <= BLOCK:  # most files, and each step counts
-        root: bytes = new(content.ljust(BLOCK, b"\0")).digest()
-        return ObjectId(new(_DESCRIPTOR.pack(1, _NUMBERS[algorithm], 12, 0, len(content), root)).hexdigest())
-    naming = Naming(algorithm)
-    naming.update(content)
-    return naming.finish()
+    size = len(content)
+    if not size:
+        return Naming(algorithm).finish()
+    level = memoryview(content)
+    while True:
+        whole = len(level) - len(level) % BLOCK
+        hashes = [new(level[at : at + BLOCK]).digest() for at in range(0, whole, BLOCK)]
+        if whole < len(level):
+            hashes.append(new(level[whole:].tobytes().ljust(BLOCK, b"\0")).digest())
+        if len(hashes) == 1:
+            break
+        level = memoryview(b"".join(hashes))
+    descriptor = _DESCRIPTOR.pack(1, _NUMBERS[algorithm], 12, 0, size, hashes[0])
+    return ObjectId.of(new(descriptor).digest())

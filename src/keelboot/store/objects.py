@@ -9,33 +9,56 @@ instead, and gc removes what is left of it. Names are durable only after the sto
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from keelboot.composefs.verity import Algorithm
 from keelboot.image.tree import External, ObjectId
-from keelboot.store import kernel_verity
+from keelboot.store import kernel_verity, names
 from keelboot.store.draft import READ, Draft, Ground
 from keelboot.store.naming import Naming, name_of
 
 _AT_ONCE = 1 << 20  # bytes: contents up to this are named before a file is made, and those that are there make none
 
 
+class Account(NamedTuple):
+    """What was done with objects, in values that another process can be told."""
+
+    added: list[bytes]  # digests
+    added_bytes: int
+    healed: int
+    reused: int
+    cloned: int
+    sealed: bool | None
+
+
 class Objects:
     """The objects below the directory FD, which stays the caller's; a ContentSink. For one thread.
 
-    `added` are those whose names appeared through this value, in order; `healed` those that took the place of
-    something damaged; `reused` counts those that were there, `cloned` those that share blocks with another store.
+    `healed` counts those that took the place of something damaged, `reused` those that were there, `cloned` those that
+    share blocks with another store.
     """
 
     def __init__(self, fd: int, algorithm: Algorithm) -> None:
         self.fd, self.algorithm = fd, algorithm
-        self.added: list[ObjectId] = []
-        self.added_bytes = 0
-        self.healed: list[ObjectId] = []
-        self.reused = self.cloned = 0
+        self.added_bytes = self.healed = self.reused = self.cloned = 0
+        self._added: list[bytes] = []  # digests
         self._ground = Ground(fd, algorithm)
-        self._good: set[str] = set()  # made here, or compared with what was given
+        self._good: set[bytes] = set()  # digests of what was made here, or compared with what was given
+        # The first byte of digests that no object has had so far: what is not there need not be looked for.
+        present = set(files(fd))
+        self._empty = {number for number in range(256) if f"{number:02x}" not in present}
+
+    @property
+    def added(self) -> list[ObjectId]:
+        """Those whose names appeared through this value, in order."""
+        return [ObjectId.of(digest) for digest in self._added]
+
+    @property
+    def added_count(self) -> int:
+        """How many those are."""
+        return len(self._added)
 
     @property
     def sealed(self) -> bool | None:
@@ -104,6 +127,11 @@ class Objects:
         """
         return self._add_small(size, chunks) if size <= _AT_ONCE else self._add_large(size, chunks)
 
+    def put(self, pieces: Sequence[bytes | bytearray]) -> External:
+        """Take content that is in memory. Raises OSError."""
+        size = sum(map(len, pieces))
+        return External(self.add(size, map(memoryview, pieces)), size)
+
     def copy(self, name: ObjectId, source: int) -> bool:
         """Take the object from the file SOURCE, sharing its blocks where the filesystem can (reflink).
 
@@ -129,21 +157,41 @@ class Objects:
             os.unlink(name.path, dir_fd=self.fd)
 
     def forget_unsynced(self) -> None:
-        """After a barrier that failed: have what was added here read from the disk when it is next looked at.
+        """After a barrier that failed: have all objects read from the disk when they are next looked at.
 
         Pages that could not be written are clean to the kernel, and would be taken for what the disk has.
         """
-        for name in self.added:
-            with suppress(OSError), self.opened(name) as fd:
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        for place in self.walk():
+            if name := names.object_at(*place):
+                with suppress(OSError), self.opened(name) as fd:
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    # -- accounts --------------------
+
+    def account(self) -> Account:
+        """What was done through this value."""
+        return Account(self._added, self.added_bytes, self.healed, self.reused, self.cloned, self.sealed)
+
+    def include(self, other: Account) -> None:
+        """Count what was done through OTHER's value as done through this one."""
+        self._added += other.added
+        self.added_bytes += other.added_bytes
+        self.healed += other.healed
+        self.reused += other.reused
+        self.cloned += other.cloned
+        if other.sealed is not None:
+            self._ground.sealed = other.sealed
+
+    # -- how content comes in --------------------
 
     def _add_small(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
-        content = b"".join(chunks)
+        parts = tuple(chunks)
+        content = parts[0] if len(parts) == 1 else b"".join(parts)
         if len(content) != size:
             raise ValueError(f"{size} bytes were announced, {len(content)} came")
         name = name_of(content, self.algorithm)
-        if name.hex not in self._good:
-            if self._is_there(name, [content]):
+        if name.digest not in self._good:
+            if self._is_there(name, parts):
                 self.reused += 1
             else:
                 draft = Draft(self._ground)
@@ -152,7 +200,7 @@ class Objects:
                     self._publish(draft, name, size)
                 finally:
                     draft.close()
-            self._good.add(name.hex)
+            self._good.add(name.digest)
         return name
 
     def _add_large(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
@@ -165,18 +213,20 @@ class Objects:
             if naming.size != size:
                 raise ValueError(f"{size} bytes were announced, {naming.size} came")
             name = naming.finish()
-            if name.hex not in self._good:
+            if name.digest not in self._good:
                 if self._is_there(name, draft.chunks()):
                     self.reused += 1
                 else:
                     self._publish(draft, name, size)
-                self._good.add(name.hex)
+                self._good.add(name.digest)
         finally:
             draft.close()
         return name
 
-    def _is_there(self, name: ObjectId, content: Iterable[bytes]) -> bool:
+    def _is_there(self, name: ObjectId, content: Iterable[bytes | memoryview]) -> bool:
         """Whether the object is there with that CONTENT, and sealed as well as the filesystem can."""
+        if name.digest[0] in self._empty:
+            return False
         try:
             with self.opened(name) as fd:
                 return (
@@ -202,12 +252,13 @@ class Objects:
             draft.link(name.path)
         except FileExistsError:
             # Another pull was quicker, or what is there is damaged; only a new file takes the name of a damaged one.
+            self._empty.discard(name.digest[0])
             if self._is_there(name, draft.chunks()):
                 self.reused += 1
                 return
             draft.replace(name.path)
-            self.healed.append(name)
-        self.added.append(name)
+            self.healed += 1
+        self._added.append(name.digest)
         self.added_bytes += size
 
 

@@ -3,27 +3,25 @@
 docs/formats/store.md tells what a cut after each of STEPS leaves behind; tests/crash/test_store.py cuts there.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from keelboot.composefs import erofs, sealing
+from keelboot.composefs.inodes import collector_paused
 from keelboot.failure import CannotFinish, Failure
-from keelboot.image.archive import Archive
-from keelboot.image.digest import Digest
-from keelboot.image.layers import LayerReader, collect, empty_root, reading_step
+from keelboot.image.layers import reading_step
 from keelboot.image.reference import Reference
-from keelboot.image.refusal import Refused
-from keelboot.image.transports import Image, Layer, fingerprint, open_image
+from keelboot.image.transports import Image, fingerprint, open_image
 from keelboot.image.tree import Directory, External, ObjectId
-from keelboot.progress import SILENT, Progress, Step
+from keelboot.progress import SILENT, Progress
 from keelboot.store import names
 from keelboot.store.imagerecord import ImageRecord
-from keelboot.store.layerrecord import LayerRecord, Recorder
 from keelboot.store.objects import Objects
+from keelboot.store.reading import Reading, planned, whole_layer
 from keelboot.store.repository import Lock, Repository, opened
-from keelboot.store.writeback import Writeback, writing_back
+from keelboot.store.writeback import writing_back
 
 STEPS: Final = ("created", "contents", "records", "barrier", "layers", "image", "reference")
 
@@ -78,8 +76,8 @@ def pull(
             _refer(repository, file, name)
             reused = (True,) * len(record.diff_ids)
             return _pulled(repository, source, record, reused, unchanged=True)
-        with open_image(source) as image, writing_back(repository, beside=jobs > 1) as writeback:
-            taken = take(repository, image, jobs=jobs, progress=progress, reached=reached, writeback=writeback)
+        with open_image(source) as image:
+            taken = take(repository, image, jobs=jobs, progress=progress, reached=reached)
         with progress.step("Syncing"):
             repository.barrier()
         reached("barrier")
@@ -103,34 +101,38 @@ def take(
     progress: Progress = SILENT,
     reached: Callable[[str], None] = _on,
     distrusted: Collection[ObjectId] = (),
-    writeback: Writeback | None = None,
 ) -> Taken:
     """Have everything of IMAGE in the objects of REPOSITORY, not durable yet and not named.
 
     Layers with a record, and all their objects, are not read; but DISTRUSTED objects count as missing. Raises
     InvalidImage and MissingTool, OSError.
     """
-    objects = repository.objects
-    reader = _Reader(repository, LayerReader(image, jobs=jobs), distrusted, writeback or Writeback())
-    with reading_step(image, progress) as step:
-        for number in range(len(image.layers)):
-            reader.read(number, image.layers[number], step)
-    reached("contents")
-    with progress.step("Writing the composefs image"):
-        composefs, unsealed = _seal(objects, reader.root)
-    record = ImageRecord(
-        manifest_digest=image.manifest_digest,
-        config_digest=image.manifest.config.digest,
-        media_type=image.manifest.media_type,
-        manifest=_add(objects, [image.manifest_bytes]),
-        config=_add(objects, [image.config_bytes]),
-        diff_ids=tuple(layer.diff_id for layer in image.layers),
-        composefs=composefs,
-        unsealed=unsealed,
-    )
-    name = _add(objects, [record.encode()]).object
-    reached("records")
-    return Taken(record=record, object=name, layers=tuple(reader.records), reused=tuple(reader.reused))
+    plan = planned(repository, image, distrusted=distrusted)
+    with (
+        collector_paused(),
+        plan.crew(jobs) as others,
+        writing_back(repository, beside=jobs > 1) as writeback,
+    ):
+        with reading_step(image, progress) as step:
+            reading = Reading(plan, others, step, writeback, ahead=jobs > 1 and not others)
+            reading.run()
+        writeback.hurry()
+        reached("contents")
+        with progress.step("Writing the composefs image"):
+            composefs, unsealed = _seal(repository.objects, reading.root)
+        record = ImageRecord(
+            manifest_digest=image.manifest_digest,
+            config_digest=image.manifest.config.digest,
+            media_type=image.manifest.media_type,
+            manifest=repository.objects.put([image.manifest_bytes]),
+            config=repository.objects.put([image.config_bytes]),
+            diff_ids=tuple(layer.diff_id for layer in image.layers),
+            composefs=composefs,
+            unsealed=unsealed,
+        )
+        name = repository.objects.put([record.encode()]).object
+        reached("records")
+    return Taken(record=record, object=name, layers=tuple(reading.records), reused=tuple(reading.reused))
 
 
 def publish_image(repository: Repository, name: ObjectId) -> None:
@@ -148,18 +150,8 @@ def complete(repository: Repository, record: ImageRecord) -> bool:
     return (
         objects.has(record.manifest)
         and objects.has(record.config)
-        and all(_whole_layer(repository, diff_id) for diff_id in record.diff_ids)
+        and all(whole_layer(repository, diff_id) for diff_id in record.diff_ids)
     )
-
-
-def _whole_layer(repository: Repository, diff_id: Digest, distrusted: Collection[ObjectId] = ()) -> LayerRecord | None:
-    """The layer's record, if it is sound, and everything it names is there with its size and not DISTRUSTED."""
-    record = repository.layer(str(diff_id))
-    if record is None or repository.follow(repository.layers, str(diff_id)) in distrusted:
-        return None
-    objects = repository.objects
-    whole = all(objects.size(name) == size and name not in distrusted for name, size in record.contents())
-    return record if whole else None
 
 
 def _file(source: Reference) -> str:
@@ -185,79 +177,14 @@ def _refer(repository: Repository, file: str, name: ObjectId) -> None:
     repository.settle(repository.references)
 
 
-class _Reader:
-    """Reads layers into `root`, each from its record where that can be relied on."""
-
-    def __init__(
-        self,
-        repository: Repository,
-        layers: LayerReader,
-        distrusted: Collection[ObjectId],
-        writeback: Writeback,
-    ) -> None:
-        self.root = empty_root()
-        self.records: list[ObjectId] = []
-        self.reused: list[bool] = []
-        self._repository, self._layers, self._writeback = repository, layers, writeback
-        self._distrusted = distrusted
-
-    def read(self, number: int, layer: Layer, step: Step) -> None:
-        """Apply layer NUMBER, which is LAYER. Raises InvalidImage and MissingTool, OSError."""
-        known = self._recall(layer.diff_id)
-        if known:
-            step.advance(layer.descriptor.size)
-        self.reused.append(known is not None)
-        self.records.append(known or self._read(number, layer.diff_id, step))
-
-    def _recall(self, diff_id: Digest) -> ObjectId | None:
-        """Apply the layer from its record, and say which that is; None where none can be relied on."""
-        name = self._repository.follow(self._repository.layers, str(diff_id))
-        record = _whole_layer(self._repository, diff_id, self._distrusted)
-        if name is None or record is None:
-            return None
-        try:
-            changes, left = record.changes(self._layers.limits.layers)
-        except Refused:  # or over the limits; reading the layer tells the user which
-            return None
-        changes.apply(self.root)
-        self._layers.limits = replace(self._layers.limits, layers=left)
-        return name
-
-    def _read(self, number: int, diff_id: Digest, step: Step) -> ObjectId:
-        """Apply the layer as its blob has it, and return the record that was made of it."""
-        recorder, objects = Recorder(diff_id), self._repository.objects
-        with self._layers.entries(number, step, seen=recorder.seen) as entries:
-            collect(entries, _Recording(objects, entries, recorder, self._writeback)).apply(self.root)
-        return _add(objects, recorder.finish()).object
-
-
-class _Recording:
-    """A ContentSink between an archive and the objects, which tells the record of its layer about both."""
-
-    def __init__(self, objects: Objects, archive: Archive, recorder: Recorder, writeback: Writeback) -> None:
-        self._objects, self._archive, self._recorder = objects, archive, recorder
-        self._writeback = writeback
-
-    def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
-        self._recorder.content(self._archive.position, size)
-        name = self._objects.add(size, chunks)
-        self._recorder.named(name)
-        self._writeback.added(self._objects.added_bytes)
-        return name
-
-
 def _seal(objects: Objects, tree: Directory) -> tuple[External | None, str]:
     """The composefs image of TREE; where it cannot be sealed none, and why."""
     try:
         sealed = sealing.seal(tree)
     except CannotFinish as error:
         return None, error.why
-    return _add(objects, [erofs.image_bytes(sealed, version=1)]), ""
-
-
-def _add(objects: Objects, pieces: list[bytes]) -> External:
-    size = sum(map(len, pieces))
-    return External(objects.add(size, pieces), size)
+    size, chunks = erofs.image_chunks(sealed, version=1)
+    return External(objects.add(size, chunks), size), ""
 
 
 def _pulled(
@@ -269,8 +196,8 @@ def _pulled(
         record=record,
         unchanged=unchanged,
         layers_reused=reused,
-        objects_added=len(objects.added),
+        objects_added=objects.added_count,
         bytes_added=objects.added_bytes,
-        objects_healed=len(objects.healed),
+        objects_healed=objects.healed,
         sealed=objects.sealed,
     )

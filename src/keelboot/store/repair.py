@@ -5,13 +5,14 @@ behind: damage that is left is found again.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from keelboot.failure import Failure
+from keelboot.composefs import reader
+from keelboot.failure import Failure, InvalidImage
 from keelboot.image.reference import Reference
 from keelboot.image.refusal import Refused
 from keelboot.image.transports import open_image
@@ -47,13 +48,15 @@ def repair(
     store: Path,
     source: Reference | Path,
     *,
+    roots: Collection[ObjectId] = (),
     jobs: int = 2,
     progress: Progress = SILENT,
     reached: Callable[[str], None] = lambda _: None,
 ) -> Repaired:
     """Mend the store from SOURCE, an image or another store, as far as it has what is missing.
 
-    Waits until nobody else is at work in the store. Raises Failure, and what opening and reading an image raises.
+    ROOTS are composefs images that are needed without a reference. Waits until nobody else is at work in the store.
+    Raises Failure, and what opening and reading an image raises.
     """
     mended = _mend_meta(store)
     with opened(store, Lock.ALONE, progress=progress) as repository:
@@ -70,7 +73,7 @@ def repair(
             repository.barrier()
             reached("barrier")
             _link(repository, found, reached)
-            _drop_unneeded(repository, before)
+            _drop_unneeded(repository, before, roots)
             reached("unneeded")
             repository.barrier()
             after = check(repository, jobs=jobs, progress=progress)
@@ -196,18 +199,27 @@ def _link(repository: Repository, found: _Found, reached: Callable[[str], None])
 def _link_image(repository: Repository, file: str) -> None:
     """Have FILE lead to the image of its name, if that is sound; take it away if it cannot become one."""
     name = names.image_called(file)
-    sound = name is not None and repository.objects.read(name) is not None
-    if name and sound and garbage.is_image(repository, name):
+    data = repository.objects.read(name) if name else None
+    if name and data is not None and _is_image(data):
         repository.publish(repository.images, file, name)
-    elif sound or repository.follow(repository.images, file) != name:
+    elif data is not None or repository.follow(repository.images, file) != name:
         with suppress(FileNotFoundError):
             repository.unpublish(repository.images, file)
 
 
-def _drop_unneeded(repository: Repository, before: Report) -> None:
+def _is_image(data: bytes) -> bool:
+    try:
+        for _ in reader.objects(data):
+            pass
+    except InvalidImage:
+        return False
+    return True
+
+
+def _drop_unneeded(repository: Repository, before: Report, roots: Collection[ObjectId]) -> None:
     """Remove damaged objects that nothing needs, and what was added and turned out to be needed by nothing."""
     try:
-        _, _, needed = garbage.needed(repository)
+        _, _, needed = garbage.needed(repository, roots)
     except Failure:  # something needed is still missing: keep all
         return
     for name in {*before.bad, *repository.objects.added} - needed:

@@ -23,6 +23,10 @@ class Writeback:
             self._next = total + _EACH
             self._wanted.set()
 
+    def hurry(self) -> None:
+        """Say that for a while nothing is added: what was added may as well be written now."""
+        self._wanted.set()
+
     def run(self, repository: Repository) -> None:
         """Work until `end` is called. Raises OSError."""
         while self._wanted.wait() and not self._ended:

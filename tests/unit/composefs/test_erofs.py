@@ -1,22 +1,57 @@
 """The writer's own promises; that its bytes are right is for tests/golden and tests/against to say."""
 
-import io
+import hashlib
 import stat
 import struct
+import tracemalloc
 
 import pytest
 
 from keelboot.composefs import erofs, xattrs
-from keelboot.composefs.inodes import from_tree
-from keelboot.image.tree import Directory, Regular, Special, Symlink
+from keelboot.composefs.inodes import Inode
+from keelboot.image.tree import Directory, External, ObjectId, Regular, Symlink
 
 
-def test_writes_to_a_file_what_it_gives_as_bytes() -> None:
-    tree = Directory(children={b"f": Regular(content=b"x")})
-    out = io.BytesIO()
-    erofs.write(tree, out)
-    assert out.getvalue() == erofs.image_bytes(tree, 1)
-    assert len(out.getvalue()) % 4096 == 0
+def large_tree(files: int) -> Directory:
+    """Files in the store, some of them alike and some with attributes, 100 in a directory, with links between them."""
+    root = Directory()
+    for number in range(files // 100):
+        directory = root.children[b"d%d" % number] = Directory(mtime=number)
+        for name in range(100 * number, 100 * number + 100):
+            digest = hashlib.sha256(b"%d" % (name - name % 10 // 9)).digest()
+            content = External(ObjectId.of(digest), 65 + name)
+            xattrs = {b"security.capability": b"\1"} if name % 50 == 0 else {}
+            directory.children[b"file-%d" % name] = Regular(content=content, mtime=name, xattrs=xattrs)
+        directory.children[b"l"] = directory.children[b"file-%d" % name]
+        directory.children[b"m"] = Symlink(target=b"t" * (1 + 40 * number % 4095))
+    return root
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_chunks_are_the_image(version: int) -> None:
+    tree = large_tree(3000)
+    size, chunks = erofs.image_chunks(tree, version)
+    pieces = list(chunks)
+    assert b"".join(pieces) == erofs.image_bytes(tree, version)
+    assert size == sum(map(len, pieces))
+    assert size % 4096 == 0
+    assert len(pieces) > 3
+    assert max(map(len, pieces)) < 1 << 20
+
+
+def test_memory_for_a_large_tree() -> None:
+    """Neither a second tree is made, of some 400 bytes for each inode, nor the whole image at once."""
+    tree = large_tree(20_000)
+    tracemalloc.start()
+    try:
+        size, chunks = erofs.image_chunks(tree)
+        for _ in chunks:
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 20_000 * 200
+    assert peak < 20_000 * 350
 
 
 @pytest.mark.parametrize("version", [-1, 2])
@@ -30,8 +65,9 @@ def test_other_versions_are_a_callers_mistake(version: int) -> None:
     [(0, 0, 1, 1), (0, 0, 0, 0), (0, 1, 1, 1), (259, 0, 1, 0), (259, 1, 1, 1)],
 )
 def test_a_whiteout_needs_version_1(rdev: int, minimum: int, maximum: int, version: int) -> None:
-    tree = Directory(children={b"d": Directory(children={b"c": Special(kind=stat.S_IFCHR, rdev=rdev)})})
-    assert erofs.needed_version(from_tree(tree), minimum, maximum) == version
+    device = Inode(mode=stat.S_IFCHR | 0o644, rdev=rdev)
+    root = Inode(mode=stat.S_IFDIR | 0o755, children={b"d": Inode(mode=stat.S_IFDIR | 0o755, children={b"c": device})})
+    assert erofs.needed_version(root, minimum, maximum) == version
 
 
 def test_order_of_insertion_does_not_matter() -> None:

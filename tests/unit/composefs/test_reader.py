@@ -1,14 +1,17 @@
 """Images back to trees: the identity for sound ones, refusal in words for damaged ones."""
 
+import hashlib
 import stat
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keelboot.composefs import dump, erofs, overlay, reader
-from keelboot.composefs.inodes import to_tree
+from keelboot.composefs.inodes import Inode, walk_inodes
+from keelboot.composefs.trees import to_tree
 from keelboot.failure import InvalidImage
 from keelboot.image.tree import Directory, External, Node, ObjectId, Regular, Special, Symlink, walk
 
@@ -23,7 +26,7 @@ TEXT = rb"""/ 0 40755 3 0 0 0 100.0 - - - user.mark=1 trusted.overlay.opaque=y s
 /link 7 120777 1 0 0 0 100.0 /target - -
 /null 0 20666 1 0 0 259 -5.9 - - -
 """
-IMAGE = bytes(erofs.image(dump.parse(TEXT), 1))
+IMAGE = erofs.image_bytes(dump.parse(TEXT), 1)
 
 METADATA = {
     "permissions": st.integers(0, 0o7777),
@@ -95,13 +98,45 @@ def test_tree_comes_back(root: Directory, version: int) -> None:
     contents = reader.read(image)
     assert contents.version == version
     assert described(to_tree(contents.root)) == described(root)
-    assert erofs.image(contents.root, version) == image
+    assert erofs.image_bytes(contents.root, version) == image
+
+
+def stored(root: Inode) -> list[tuple[bytes, int]]:
+    """The digests and sizes of the files in the store below ROOT."""
+    inodes = (item for _, item in walk_inodes(root) if isinstance(item, Inode))
+    return sorted((inode.digest, inode.size) for inode in inodes if inode.is_external and inode.digest)
+
+
+@settings(deadline=None)
+@given(trees(), st.sampled_from([0, 1]))
+def test_objects_are_those_of_the_files(root: Directory, version: int) -> None:
+    image = erofs.image_bytes(root, version)
+    assert sorted(reader.objects(image)) == stored(reader.read(image).root)
+
+
+def test_memory_for_a_large_image() -> None:
+    """That objects are listed does not take the memory of inodes, some 600 bytes for each."""
+    root = Directory()
+    for number in range(20_000):
+        if number % 100 == 0:
+            directory = root.children[b"%d" % number] = Directory()
+        content = External(ObjectId.of(hashlib.sha256(b"%d" % number).digest()), 100)
+        directory.children[b"%d" % number] = Regular(content=content, mtime=number)
+    image = erofs.image_bytes(root)
+    del root, directory
+    tracemalloc.start()
+    try:
+        assert sum(size for _, size in reader.objects(image)) == 2_000_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000 * 120
 
 
 def test_text_comes_back() -> None:
     again = dump.format_dump(reader.read(IMAGE).root)
-    assert dump.format_dump(reader.read(erofs.image(dump.parse(again), 1)).root) == again
-    assert erofs.image(dump.parse(again), 1) == IMAGE
+    assert dump.format_dump(reader.read(erofs.image_bytes(dump.parse(again), 1)).root) == again
+    assert erofs.image_bytes(dump.parse(again), 1) == IMAGE
     lines = [line.split(b" ") for line in again.splitlines()]
     expected = [line.split(b" ") for line in TEXT.splitlines()]
     assert [line[0] for line in lines] == [line[0] for line in expected]
@@ -113,8 +148,8 @@ def test_definition_may_come_after_a_link() -> None:
     """Which name defines an inode decides on its number: the reader finds the same one."""
     text = b"/ 0 40755 3 0 0 0 0.0 - - -\n/a 0 @120000 - - - - - /d/f - -\n/d 0 40755 2 0 0 0 0.0 - - -\n"
     text += b"/d/e 0 10644 1 0 0 0 0.0 - - -\n/d/f 0 10644 2 0 0 0 0.0 - - -\n/z 0 10644 1 0 0 0 0.0 - - -\n"
-    image = erofs.image(dump.parse(text), 1)
-    assert erofs.image(reader.read(image).root, 1) == image
+    image = erofs.image_bytes(dump.parse(text), 1)
+    assert erofs.image_bytes(reader.read(image).root, 1) == image
 
 
 def at_inode(nid: int, offset: int) -> int:
@@ -189,8 +224,11 @@ def test_damage_is_refused_or_harmless(changes: list[tuple[int, int]]) -> None:
     try:
         contents = reader.read(bad)
     except InvalidImage:
+        with pytest.raises(InvalidImage):
+            list(reader.objects(bad))
         return
-    erofs.image(contents.root, contents.version)
+    erofs.image_bytes(contents.root, contents.version)
+    assert sorted(reader.objects(bad)) == stored(contents.root)
 
 
 def test_stub_that_is_not_one() -> None:
