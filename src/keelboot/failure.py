@@ -81,3 +81,63 @@ class CommandFailed(Failure):
     """A program of another project failed in a way no other class names."""
 
     exit_code = 13
+
+
+class NotAHost(Failure):
+    """The machine does not run a deployment: it has nothing to upgrade or to roll back."""
+
+    exit_code = 14
+
+
+class NotPermitted(Failure):
+    """Only root may do this."""
+
+    exit_code = 15
+
+
+class EtcConflict(Failure):
+    """A path in /etc is a directory on this machine and a file in the new image, or the other way round."""
+
+    exit_code = 16
+
+
+class Unhealthy(Failure):
+    """A required health check did not pass."""
+
+    exit_code = 19
+
+
+class DeviceInUse(Failure):
+    """A block device is mounted, or held by something above it: it is never written over."""
+
+    exit_code = 21
+
+
+class DeviceNotEmpty(Failure):
+    """There is data where an installation would go, and nobody said that it may go."""
+
+    exit_code = 22
+
+
+class NoVerity(Failure):
+    """A filesystem, or the kernel, has no fs-verity, and nobody said that it may go without."""
+
+    exit_code = 23
+
+
+class NetworkFailed(Failure):
+    """A registry cannot be reached, is too slow, or does not answer as one, however often it is asked."""
+
+    exit_code = 24
+
+
+class AccessDenied(Failure):
+    """A registry does not let the user read, or the credentials that would be needed may not go where it wants them."""
+
+    exit_code = 25
+
+
+class InvalidSettings(Failure):
+    """A settings file of keelboot's own cannot be used."""
+
+    exit_code = 27

@@ -33,11 +33,11 @@ RANK = {package: rank for rank, row in enumerate(ORDER) for package in row}
 PURE = {
     "": ". failure progress",
     "image": """. archive bootable changes compression digest documents extended hashing layers opened readahead
-        reference refusal release strictjson tree""",
+        reference refusal release remote strictjson tree""",
     "composefs": ". bodies directories dump erofs inodes ondisk overlay reader sealing table trees verity xattrs",
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
-    "registry": "",
+    "registry": ". authfile challenge configuration name origin patience places",
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "assembly": ".",
@@ -53,7 +53,7 @@ DOORS = {
     "composefs": "folder",
     "store": "check crew draft garbage kernel_verity objects pull reading references repair repository writeback",
     "build": "base driver engine finish.finishing finish.stage layout mirror watch",
-    "registry": "",
+    "registry": "blob client connections endpoint opening settings",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "systemd_boot",
     "assembly": "deployment disk inspection staged",

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from keelboot.failure import Failure, ImageNotFound
+from keelboot.image import remote
 from keelboot.image.opened import Image
 from keelboot.image.reference import Reference, Transport
 from keelboot.image.refusal import refusing
@@ -21,13 +22,16 @@ def open_image(
 
     ARCHITECTURE (amd64 or x86_64) picks one of an image for several, and is the only one accepted; None picks this
     machine's and accepts any image that is for one only. SCRATCH is where a copy from podman's store may lie. Raises
-    ImageNotFound, InvalidImage, MissingTool, OutOfSpace, NotWritable, CommandFailed, and Failure for registries.
+    ImageNotFound, InvalidImage, MissingTool, OutOfSpace, NotWritable, CommandFailed; for registries NetworkFailed,
+    AccessDenied, and Failure where `remote` knows no way to them.
     """
     with ExitStack() as stack:
         with refusing(reference, "its documents"):
             if reference.transport is Transport.STORAGE:
                 saved = storage.open_saved(reference, architecture=architecture, scratch=scratch)
                 image = stack.enter_context(saved)
+            elif reference.transport is Transport.REGISTRY:
+                image = stack.enter_context(_remote(reference).open(reference, architecture=architecture))
             else:
                 image = stack.enter_context(_stored(reference)).open(reference, architecture)
         yield image
@@ -51,6 +55,8 @@ def fingerprint(reference: Reference, *, architecture: str | None = None) -> str
     """
     if reference.transport is Transport.STORAGE:
         return storage.image_id(reference)
+    if reference.transport is Transport.REGISTRY:
+        return _remote(reference).fingerprint(reference, architecture=architecture)
     with refusing(reference, "its documents"), _stored(reference) as place:
         if isinstance(place, DockerArchive):
             return place.fingerprint(reference)
@@ -72,8 +78,15 @@ def _stored(reference: Reference) -> Iterator[Layout | DockerArchive]:
             with folder.archive_file(path, shown=reference) as files:
                 yield DockerArchive(files)
         case _:
-            raise Failure(
-                f"cannot open {reference}",
-                why="this version does not fetch images from registries",
-                fix=f"Run `podman pull {reference.name}` first, then use containers-storage:{reference.name}.",
-            )
+            raise ValueError(f"not a transport of files: {reference.transport}")
+
+
+def _remote(reference: Reference) -> remote.Remote:
+    provided = remote.provided()
+    if provided is None:
+        raise Failure(
+            f"cannot open {reference}",
+            why="this program does not fetch images from registries",
+            fix=f"Run `podman pull {reference.name}` first, then use containers-storage:{reference.name}.",
+        )
+    return provided
