@@ -55,7 +55,7 @@ def test_checkers_find_nothing(disk: Path, built: Built, workspace: Path) -> Non
 
 def test_the_esp_has_an_entry_for_the_deployment(disk: Path, built: Built) -> None:
     start = partitions(disk)["esp"].start
-    entry = f"::/loader/entries/keelboot-{built.digest}.conf"
+    entry = f"::/loader/entries/keelboot-000001-{built.digest}.conf"
     text = subprocess.run(["mtype", "-i", f"{disk}@@{start}", entry], check=True, capture_output=True, text=True).stdout
     fields = dict(line.split(" ", 1) for line in text.splitlines())
     assert f"composefs={built.digest}" in fields["options"].split()

@@ -18,8 +18,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT.parent / "shared/tools"
-SCENARIOS = Path(__file__).with_name("scenarios.py")
-NAMES = ("pull-first", "pull-new", "gc", "repair")
+# By script: what the work is done to, below the seed, and the scenarios.
+SCRIPTS = {
+    "scenarios.py": ("store", ("pull-first", "pull-new", "gc", "repair")),
+    "machine_scenarios.py": ("machine", ("install", "upgrade", "rollback", "host-gc")),
+}
+NAMES = tuple(name for _, names in SCRIPTS.values() for name in names)
 # Options of `killpoints` and `powercut` for each kind.
 KINDS = {
     "kill": ["--fail", "kill"],
@@ -71,27 +75,38 @@ def campaign(
         # Compiled files of the first run would change the counts of the second.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    python = f"{sys.executable} {SCENARIOS}"
-    subprocess.run(f"{python} prepare {directory}", shell=True, check=True, env=environment, stdout=subprocess.DEVNULL)
+    for script in {_script(name)[0] for name in names}:
+        argv = [sys.executable, script, "prepare", directory]
+        subprocess.run(argv, check=True, env=environment, stdout=subprocess.DEVNULL)
     chosen = ["--seed", str(seed), *(["--sample", str(sample)] if sample else [])]
     for kind in kinds:
         for name in names:
+            script, target = _script(name)
+            python = f"{sys.executable} {script}"
             if kind in MAKERS:
                 argv = [TOOLS / "powercut", "run", *KINDS[kind], *chosen]
                 argv += ["--setup", f"cp -a {directory}/seed-{name}/. {{}}"]
-                argv += ["--workload", f"{python} work {name} {directory} {{}}/store"]
-                argv += ["--check", f"{python} judge {name} {directory} {{}}/store"]
+                argv += ["--workload", f"{python} work {name} {directory} {{}}/{target}"]
+                argv += ["--check", f"{python} judge {name} {directory} {{}}/{target}"]
             else:
-                store = directory / f"{kind}-{name}"
-                argv = [TOOLS / "killpoints", *KINDS[kind], *chosen, "--under", store]
-                argv += ["--reset", f"rm -rf {store}; cp -a {directory}/seed-{name} {store}"]
-                argv += ["--check", f"{python} judge {name} {directory} {store}/store", "--"]
-                argv += [sys.executable, SCENARIOS, "work", name, directory, store / "store"]
+                place = directory / f"{kind}-{name}"
+                argv = [TOOLS / "killpoints", *KINDS[kind], *chosen, "--under", place]
+                argv += ["--reset", f"rm -rf {place}; cp -a {directory}/seed-{name} {place}"]
+                argv += ["--check", f"{python} judge {name} {directory} {place}/{target}", "--"]
+                argv += [sys.executable, script, "work", name, directory, place / target]
             for _ in range(_TRIES):
                 done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
                 if done.returncode != _NO_LOG:
                     break
             yield _outcome(kind, name, done.stdout + done.stderr, ended=done.returncode)
+
+
+def _script(name: str) -> tuple[Path, str]:
+    """The script that has the scenario NAME, and what the work is done to."""
+    for script, (target, names) in SCRIPTS.items():
+        if name in names:
+            return Path(__file__).with_name(script), target
+    raise ValueError(f"no scenario is called {name}")
 
 
 def _outcome(kind: str, name: str, output: str, *, ended: int) -> Outcome:

@@ -32,16 +32,18 @@ RANK = {package: rank for rank, row in enumerate(ORDER) for package in row}
 # By package. Pure: bytes and values in, values out. Doors: files, programs, the clock, the network. "." is __init__.
 PURE = {
     "": ". failure progress",
-    "image": """. archive bootable changes compression digest documents extended hashing layers opened readahead
-        reference refusal release remote strictjson tree""",
+    "image": """. archive bootable changes compression digest documents extended hashing layers opened
+        readahead reference refusal release remote strictjson tree""",
     "composefs": ". bodies directories dump erofs inodes ondisk overlay reader sealing table trees verity xattrs",
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
     "registry": ". authfile challenge configuration name origin patience places",
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
-    "assembly": ".",
-    "host": ". record sysroot",
+    "assembly": ". record settings",
+    "host": """. accounts arguments autoupdate boots checks failed install install.configuration install.device
+        install.initramfs install.plan install.stack install.where install.wishes mounts record retention
+        shown status sysroot""",
     "vm": ". announcement console credentials forward machine monitor",
     "cli": ".",
     "initramfs": ".",
@@ -55,12 +57,16 @@ DOORS = {
     "build": "base driver engine finish.finishing finish.stage layout mirror watch",
     "registry": "blob client connections endpoint opening settings",
     "disk": "drafts esp ext4 formats sealed_objects writer",
-    "boot": "systemd_boot",
-    "assembly": "deployment disk inspection staged",
-    "host": "",
+    "boot": "esp systemd_boot",
+    "assembly": "deployment disk inspection staged system",
+    "host": """automatic bless cached carryover command_line etc etcdiff factory facts garbage health
+        install.deploying install.existing install.firmware install.look install.partitioning install.probe
+        install.temporary install.todisk install.tofilesystem journal kept merge mounting namespace nextroot
+        published records restart restore rollback sides soundness space stage trial upgrade usr""",
     "vm": "acceleration firmware lifetime ports scratch ssh startup terminal",
-    "cli": """base build completion composefs composefs_create disk doctor inspect main run store surroundings terminal
-        tools values""",
+    "cli": """base bootc bootc_container build completion composefs composefs_create disk doctor etc factory_reset fsck
+        gc health inspect install internals kargs main pin progress_lines registries rollback run status store
+        surroundings switch terminal tools unpin update_window upgrade usr_overlay values yaml_text""",
 }
 # What only a door has a use for. `os` and `pathlib` are missing: pure modules take their constants and types.
 EFFECTS = {

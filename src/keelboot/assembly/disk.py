@@ -13,6 +13,7 @@ from pathlib import Path
 
 from keelboot.assembly import staged
 from keelboot.assembly.deployment import Deployment, prepare
+from keelboot.assembly.settings import Settings
 from keelboot.boot.systemd_boot import esp_files
 from keelboot.disk import contents, layout, sealed_objects, writer
 from keelboot.disk.formats import Format
@@ -35,6 +36,7 @@ class DiskOptions:
     size: int | None = None
     ssh_keys: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    target: str | None = None  # the reference that upgrades follow; None for the image's own
 
 
 def write_disk(
@@ -46,35 +48,40 @@ def write_disk(
     """
     options = options or DiskOptions()
     with open_image(reference) as image, sealed_objects.staging(output) as objects:
-        deployment = prepare(image, objects, arguments=options.arguments, progress=progress)
+        deployment = prepare(image, objects, arguments=options.arguments, target=options.target, progress=progress)
         with tempfile.TemporaryDirectory(dir=objects.directory, prefix="esp-") as plain:
             esp = esp_files(
                 deployment.entry,
-                loader=staged.copy(objects, deployment.loader, Path(plain, "loader")),
-                kernel=staged.copy(objects, deployment.kernel, Path(plain, "vmlinuz")),
-                initramfs=staged.copy(objects, deployment.initramfs, Path(plain, "initrd")),
-                architecture=deployment.architecture,
+                loader=staged.copy(objects, deployment.system.loader, Path(plain, "loader")),
+                kernel=staged.copy(objects, deployment.system.kernel, Path(plain, "vmlinuz")),
+                initramfs=staged.copy(objects, deployment.system.initramfs, Path(plain, "initrd")),
+                architecture=deployment.system.architecture,
             )
             held = contents.Contents(
                 esp=esp,
-                store=tuple(_store(deployment, objects, options.ssh_keys)),
+                store=tuple(_store(deployment, objects, options)),
                 objects=objects.directory,
             )
             planned = layout.plan(
                 deployment.digest.hex,
-                architecture=deployment.architecture,
+                architecture=deployment.system.architecture,
                 esp=sum(len(data) if isinstance(data, bytes) else data.stat().st_size for data in esp.values()),
                 store=contents.Usage.of(held.store),
                 size=options.size,
             )
             writer.write(
-                planned, held, output, epoch=_epoch(deployment.created), form=Format(options.format), progress=progress
+                planned,
+                held,
+                output,
+                epoch=_epoch(deployment.system.created),
+                form=Format(options.format),
+                progress=progress,
             )
     return deployment
 
 
-def _store(deployment: Deployment, objects: SealedObjects, ssh_keys: tuple[str, ...]) -> Iterable[contents.Entry]:
-    """What the store's filesystem holds: see docs/formats/store.md."""
+def _store(deployment: Deployment, objects: SealedObjects, options: DiskOptions) -> Iterable[contents.Entry]:
+    """What the store's filesystem holds: see docs/formats/store.md and docs/formats/deployment.md."""
     digest = deployment.digest
     state = f"/state/deploy/{digest.hex}".encode()
     yield contents.Directory(path=b"/composefs", mode=0o700)
@@ -83,12 +90,14 @@ def _store(deployment: Deployment, objects: SealedObjects, ssh_keys: tuple[str, 
         yield contents.Directory(path=f"/composefs/objects/{number:02x}".encode())
     yield from contents.Sealed.below(b"/composefs/objects", objects.objects())
     yield contents.Symlink(path=f"/composefs/images/{digest.hex}".encode(), target=f"../objects/{digest.path}".encode())
-    yield contents.File(path=state + b"/origin.json", content=deployment.origin())
+    if options.arguments:
+        yield contents.File(path=b"/state/host.json", content=Settings(kargs=options.arguments).encode())
+    yield contents.File(path=state + b"/origin.json", content=deployment.record.encode())
     yield contents.Directory(path=state + b"/etc/upper")
     yield contents.Directory(path=state + b"/etc/work")
-    if ssh_keys:
+    if options.ssh_keys:
         # tmpfiles.d(5): "f~" takes its content in base64, so no character of a key means anything to it.
-        keys = base64.b64encode("".join(f"{key}\n" for key in ssh_keys).encode()).decode()
+        keys = base64.b64encode("".join(f"{key}\n" for key in options.ssh_keys).encode()).decode()
         lines = f"d /root/.ssh 0700 root root - -\nf~ /root/.ssh/authorized_keys 0600 root root - {keys}\n"
         yield contents.File(path=state + b"/etc/upper" + _ROOT_KEYS, content=lines.encode())
 

@@ -1,13 +1,23 @@
 """Boot entries of the Boot Loader Specification, type 1 (UAPI.1, "Type #1 Boot Loader Entries").
 
 An entry is a text file in `loader/entries` named `*.conf`. Boot counting (UAPI.1, "Boot counting") lives in
-the name: `NAME+3.conf` has three tries left, `NAME+2-1.conf` failed once, and the loader passes over `NAME+0-3.conf`.
+the name: `NAME+3-0.conf` has three tries left, `NAME+2-1.conf` failed once, and the loader passes over `NAME+0-3.conf`.
+Both numbers are always written: counting down then keeps the length of the name, and on FAT its place in the directory.
+
+Those of keelboot are called `keelboot-<generation>-<digest>`. The loader sorts by sort-key and version, newest first,
+and every one of them has the same sort-key and a version that starts with the generation: so the highest generation
+boots, and adding an entry is the one way to change what does (docs/formats/deployment.md, "Generations").
 """
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
+from keelboot.image.tree import ObjectId
+
+SORT_KEY: Final = "keelboot"
+FIRST: Final = 1  # the generation of a machine's first entry
+_ID = re.compile(r"keelboot-(?P<generation>[0-9]{6,18})-(?P<digest>[0-9a-f]{64}|[0-9a-f]{128})")
 _NAME = re.compile(r"(?P<id>[A-Za-z0-9._-]+?)(?:\+(?P<left>[0-9]{1,4})(?:-(?P<done>[0-9]{1,4}))?)?\.conf")
 _ARCHITECTURES = {"amd64": "x64", "arm64": "aa64"}  # as EFI spells them
 
@@ -18,6 +28,29 @@ class Tries:
 
     left: int
     done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What an entry of keelboot is called: a number that only grows, and the deployment that boots."""
+
+    number: int
+    digest: ObjectId
+
+    @property
+    def id(self) -> str:
+        """The entry's name, without counter and ending."""
+        return f"keelboot-{self.number:06}-{self.digest.hex}"
+
+    @classmethod
+    def parse(cls, entry_id: str) -> Self | None:
+        """What ENTRY_ID says; None for the entry of somebody else."""
+        found = _ID.fullmatch(entry_id)
+        return cls(int(found["generation"]), ObjectId(found["digest"])) if found else None
+
+    def version(self, image_version: str) -> str:
+        """The entry's field `version`, which the loader sorts by and shows."""
+        return f"{self.number:06}-{image_version}" if image_version else f"{self.number:06}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +80,7 @@ class Entry:
         """The name in `loader/entries`, with the counter if the entry has one."""
         if self.tries is None:
             return f"{self.id}.conf"
-        done = f"-{self.tries.done}" if self.tries.done else ""
-        return f"{self.id}+{self.tries.left}{done}.conf"
+        return f"{self.id}+{self.tries.left}-{self.tries.done}.conf"
 
     def text(self) -> str:
         """The file's content."""

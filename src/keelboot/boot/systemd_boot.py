@@ -4,13 +4,13 @@ EFI/BOOT/BOOTX64.EFI            the loader, where firmware looks without being t
 EFI/systemd/systemd-bootx64.efi the same, where `bootctl` looks
 EFI/keelboot/<digest>/          vmlinuz and initrd, once per content
 loader/loader.conf
-loader/entries/keelboot-<deployment>.conf
+loader/entries/keelboot-<generation>-<deployment>.conf
 """
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from keelboot.boot.entries import Entry
 
@@ -37,9 +37,12 @@ LOADERS: Mapping[str, LoaderNames] = {
 LOADER_CONF = b"timeout 0\nconsole-mode keep\neditor no\n"
 
 
-def kernel_directory(kernel_sha256: bytes, initramfs_sha256: bytes) -> str:
-    """Where on the ESP this pair lives: named by content, so deployments with the same pair share it."""
-    return f"EFI/keelboot/{hashlib.sha256(kernel_sha256 + initramfs_sha256).hexdigest()}"
+KERNELS: Final = "EFI/keelboot"
+
+
+def boot_digest(kernel_sha256: bytes, initramfs_sha256: bytes) -> str:
+    """Names a kernel and its initramfs by content: deployments with the same pair share its directory on the ESP."""
+    return hashlib.sha256(kernel_sha256 + initramfs_sha256).hexdigest()
 
 
 def esp_files(

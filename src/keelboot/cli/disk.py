@@ -17,7 +17,9 @@ EXAMPLES = """\
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument(
-        "image", metavar="IMAGE", help="containers-storage:NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE"
+        "image",
+        metavar="IMAGE",
+        help="containers-storage:NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE, docker://NAME",
     )
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="the disk to write")
     parser.add_argument("--format", choices=("raw", "qcow2"), help="default: by the ending of FILE, else raw")
@@ -29,6 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--karg", metavar="K", action="append", default=[], help="one more kernel argument; may be given more than once"
+    )
+    parser.add_argument(
+        "--target-imgref", metavar="IMAGE", help="what the machine's upgrades follow (default: IMAGE itself)"
     )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
@@ -57,6 +62,7 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
         size=size_in_bytes(arguments.size) if arguments.size else None,
         ssh_keys=tuple(key for file in arguments.ssh_key for key in public_keys(file)),
         arguments=tuple(kernel_argument(word) for word in arguments.karg),
+        target=str(Reference.parse(arguments.target_imgref)) if arguments.target_imgref else None,
     )
     deployment = write_disk(Reference.parse(arguments.image), output, options, terminal.progress)
     status = output.stat()
@@ -68,16 +74,16 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 "size": status.st_size,
                 "allocated": status.st_blocks * 512,
                 "composefs": deployment.digest.hex,
-                "image": deployment.image_name,
-                "manifestDigest": deployment.manifest_digest,
-                "kernel": deployment.kernel_version,
-                "architecture": deployment.architecture,
+                "image": deployment.record.image,
+                "manifestDigest": deployment.record.manifest_digest,
+                "kernel": deployment.record.kernel,
+                "architecture": deployment.record.architecture,
                 "seconds": round(time.monotonic() - started, 1),
             }
         )
         return 0
     terminal.out(f"{output}: {status.st_size >> 20} MiB, {status.st_blocks >> 11} MiB of them written")
-    terminal.out(f"boots {deployment.entry.title}, Linux {deployment.kernel_version}")
+    terminal.out(f"boots {deployment.entry.title}, Linux {deployment.record.kernel}")
     terminal.out(f"composefs {deployment.digest.hex}")
     terminal.note(f"Boot it with: keelboot run {output}")
     return 0

@@ -17,7 +17,9 @@ EXAMPLES = """\
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.add_argument(
-        "image", metavar="IMAGE", help="containers-storage:NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE"
+        "image",
+        metavar="IMAGE",
+        help="containers-storage:NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE, docker://NAME",
     )
     parser.add_argument("--composefs-digest", action="store_true", help="print that digest and nothing else")
     parser.add_argument(

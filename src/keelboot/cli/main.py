@@ -9,7 +9,9 @@ A verb is a module with
     split(words)                    only where words belong to another program: (for the parser, for that program);
                                     the latter become arguments.passed_on
 
-Only the module of the verb that runs is imported.
+Only the module of the verb that runs is imported: that of `usr-overlay` is usr_overlay.
+
+The same verbs are offered under other names of the command too, by a `Face` each (cli/bootc.py).
 """
 
 import argparse
@@ -19,11 +21,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from keelboot import __version__
 from keelboot.failure import Failure, NotWritable, OutOfSpace
@@ -36,6 +38,20 @@ VERBS = {
     "disk": "write a disk that boots an image",
     "run": "boot an image or a disk in QEMU",
     "store": "keep images in a store: pull, list, remove, check, mend",
+    "install": "make a machine: on a disk, in a filesystem, beside a system",
+    "upgrade": "stage the newest version of the image that this machine follows",
+    "switch": "stage another image, and follow that from now on",
+    "rollback": "boot the previous version next",
+    "pin": "keep a version until it is unpinned",
+    "unpin": "keep a pinned version no longer than any other",
+    "gc": "remove versions that nothing keeps, and what only they needed",
+    "fsck": "read all that this machine boots from, and tell what is wrong",
+    "status": "tell what this machine runs, has staged and can go back to",
+    "health": "run this machine's health checks now",
+    "etc": "tell what changed in /etc, show the image's files, reset to them",
+    "kargs": "list, set and unset this machine's kernel arguments",
+    "usr-overlay": "make /usr writable until the next boot",
+    "factory-reset": "start with a fresh /etc and /var at the next boot",
     "doctor": "check this machine's tools, and tell what installs missing ones",
     "completion": "print shell completion",
 }
@@ -61,12 +77,35 @@ class Ended(BaseException):
         self.exit_code = 128 + number
 
 
+class Face(NamedTuple):
+    """A name that the command goes by, and what differs under it.
+
+    `modules` has verbs whose module has another name, `elsewhere` what to do in place of verbs that it does not have.
+    `as_typed` gets a verb and the words after it, and returns those for its parser. A failure ends with `exit_code`, or
+    with its own.
+    """
+
+    command: str
+    verbs: Mapping[str, str]
+    version: str
+    about: str = _ABOUT
+    first_steps: str = _FIRST_STEPS
+    modules: Mapping[str, str] = {}
+    aliases: Mapping[str, str] = {}
+    elsewhere: Mapping[str, str] = {}
+    as_typed: Callable[[str, list[str]], list[str]] = lambda _, words: words
+    exit_code: int | None = None
+
+
+KEELBOOT = Face("keelboot", VERBS, f"keelboot {__version__}", aliases={"usroverlay": "usr-overlay"})
+
+
 def entry() -> NoReturn:
     """Run the command line and exit."""
     sys.exit(main(sys.argv[1:]))
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str], face: Face = KEELBOOT) -> int:
     """Run WORDS and return the exit code."""
     _settle_environment()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -75,13 +114,13 @@ def main(words: Sequence[str]) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _Interrupt())
     try:
-        code = _run(list(words))
+        code = _run(list(words), face)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("keelboot: interrupted", file=sys.stderr)
+        print(f"{face.command}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except Ended as end:
-        print(f"keelboot: ended by {end}", file=sys.stderr)
+        print(f"{face.command}: ended by {end}", file=sys.stderr)
         return end.exit_code
     except BrokenPipeError:
         # The reader has gone, as in `| head`. Python would complain once more when it closes stdout.
@@ -103,31 +142,34 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def verb_parser(name: str) -> argparse.ArgumentParser:
+def verb_parser(name: str, face: Face = KEELBOOT) -> argparse.ArgumentParser:
     """The parser of the verb NAME alone."""
-    module = _module(name)
-    return _fill(argparse.ArgumentParser(f"keelboot {name}", **_style(module)), module)  # type: ignore[arg-type]
+    module = _module(name, face)
+    own = argparse.ArgumentParser(f"{face.command} {name}", **_style(module, face))  # type: ignore[arg-type]
+    return _fill(own, module)
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], face: Face) -> int:
     if not words or words[0] in {"-h", "--help", "help"}:
-        print(_overview())
+        print(_overview(face))
         return 0 if words else _USAGE
     if words[0] in {"-V", "--version", "version"}:
-        print(f"keelboot {__version__}")
+        print(face.version)
         return 0
-    name, rest = words[0], words[1:]
-    if name not in VERBS:
-        return _unknown(name)
-    return _verb(name, rest)
+    name, rest = face.aliases.get(words[0], words[0]), words[1:]
+    if name not in face.verbs:
+        return _unknown(name, face)
+    return _verb(name, face.as_typed(name, rest), face)
 
 
-def _verb(name: str, words: list[str]) -> int:
+def _verb(name: str, words: list[str], face: Face) -> int:
+    from keelboot.cli import registries
     from keelboot.cli.terminal import Terminal
 
-    module = _module(name)
+    registries.provide()
+    module = _module(name, face)
     split: Callable[[list[str]], tuple[list[str], list[str]]] | None = getattr(module, "split", None)
-    own_parser = verb_parser(name)
+    own_parser = verb_parser(name, face)
     passed_on: list[str] = []
     if split:
         try:
@@ -137,12 +179,12 @@ def _verb(name: str, words: list[str]) -> int:
     arguments = own_parser.parse_args(words)
     if split:
         arguments.passed_on = passed_on
-    terminal = Terminal(json_wanted=arguments.json, quiet=arguments.quiet)
+    terminal = Terminal(json_wanted=arguments.json, quiet=arguments.quiet, command=face.command)
     try:
         code: int = module.execute(arguments, terminal)
     except Failure as failure:
         terminal.fail(failure)
-        return failure.exit_code
+        return face.exit_code or failure.exit_code
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -150,7 +192,7 @@ def _verb(name: str, words: list[str]) -> int:
         if known is None:
             return _bug()
         terminal.fail(known)
-        return known.exit_code
+        return face.exit_code or known.exit_code
     except Exception:  # noqa: BLE001 - it is shown whole; nothing is dressed up
         return _bug()
     return code
@@ -180,31 +222,32 @@ def _bug() -> int:
     return _BUG
 
 
-def _unknown(name: str) -> int:
+def _unknown(name: str, face: Face) -> int:
     from difflib import get_close_matches
 
-    near = get_close_matches(name, VERBS, 1)
-    hint = f"Did you mean `keelboot {near[0]}`?" if near else "`keelboot --help` lists the verbs."
-    print(f"keelboot: there is no verb {name!r}\n{hint}", file=sys.stderr)
+    near = get_close_matches(name, face.verbs, 1)
+    hint = f"Did you mean `{face.command} {near[0]}`?" if near else f"`{face.command} --help` lists the verbs."
+    print(f"{face.command}: there is no verb {name!r}\n{face.elsewhere.get(name, hint)}", file=sys.stderr)
     return _USAGE
 
 
-def _overview() -> str:
-    width = max(map(len, VERBS)) + 2
-    verbs = "\n".join(f"  {name:{width}}{summary}" for name, summary in VERBS.items())
-    return f"usage: keelboot VERB [OPTION]...\n\n{_ABOUT}\n\nverbs:\n{verbs}\n\n{_FIRST_STEPS}"
+def _overview(face: Face) -> str:
+    width = max(map(len, face.verbs)) + 2
+    verbs = "\n".join(f"  {name:{width}}{summary}" for name, summary in face.verbs.items())
+    return f"usage: {face.command} VERB [OPTION]...\n\n{face.about}\n\nverbs:\n{verbs}\n\n{face.first_steps}"
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps examples as they were typed."""
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"keelboot.cli.{name}")
+def _module(name: str, face: Face = KEELBOOT) -> ModuleType:
+    return importlib.import_module(f"keelboot.cli.{face.modules.get(name, name).replace('-', '_')}")
 
 
-def _style(module: ModuleType) -> dict[str, object]:
-    examples = "\n".join(f"  {line.strip()}" for line in module.EXAMPLES.strip().splitlines())
+def _style(module: ModuleType, face: Face = KEELBOOT) -> dict[str, object]:
+    typed = module.EXAMPLES.replace("keelboot ", f"{face.command} ")
+    examples = "\n".join(f"  {line.strip()}" for line in typed.strip().splitlines())
     return {
         "description": f"{module.SUMMARY[:1].upper()}{module.SUMMARY[1:]}.",
         "epilog": f"examples:\n{examples}",

@@ -22,7 +22,7 @@ EXAMPLES = """\
   keelboot store fsck --store /srv/store
   keelboot store fsck --store /srv/store --repair-from oci-archive:web.tar
 """
-_IMAGE = "containers-storage:NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE"
+_IMAGE = "containers-storage:NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE, docker://NAME"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """The user's terminal, or the pipe or file in its place."""
+    """The user's terminal, or the pipe or file in its place. `command` is the name that the user typed."""
 
-    def __init__(self, *, json_wanted: bool = False, quiet: bool = False) -> None:
-        self.json_wanted, self.quiet = json_wanted, quiet
+    def __init__(self, *, json_wanted: bool = False, quiet: bool = False, command: str = "keelboot") -> None:
+        self.json_wanted, self.quiet, self.command = json_wanted, quiet, command
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         bars = sys.stderr.isatty() and find_spec("rich") is not None
         self.progress: Progress = SILENT if quiet else _Bars() if bars else _Lines()
@@ -37,7 +37,7 @@ class Terminal:
     def note(self, text: str) -> None:
         """A remark that a user wants to see and a program does not."""
         if not self.quiet:
-            print(f"keelboot: {text}", file=sys.stderr, flush=True)
+            print(f"{self.command}: {text}", file=sys.stderr, flush=True)
 
     def echo(self, data: bytes) -> None:
         """Output of another program, as it comes."""
@@ -47,7 +47,10 @@ class Terminal:
 
     def fail(self, failure: Failure) -> None:
         """Tell why a verb could not go on."""
-        if self.json_wanted:
+        if self.command == "bootc":
+            # Its one line, whatever form the result was to have: what calls it looks for the word.
+            print(f"error: {failure.what}: {' '.join(failure.why.split())}", file=sys.stderr)
+        elif self.json_wanted:
             told = {"class": type(failure).__name__, "exit_code": failure.exit_code}
             told |= {"what": failure.what, "why": failure.why, "fix": failure.fix}
             print(json.dumps({"error": told}, ensure_ascii=False), file=sys.stderr)

@@ -11,7 +11,7 @@ from pathlib import Path
 from keelboot import command
 from keelboot.disk import drafts
 from keelboot.disk.contents import Directory, Entry, File, Sealed, Symlink, with_parents
-from keelboot.disk.layout import BLOCK, Ext4Partition
+from keelboot.disk.layout import BLOCK, EXT4_FEATURES, Ext4Partition
 
 _SEALED_FLAGS = 0x180000  # EXT4_VERITY_FL, EXT4_EXTENTS_FL: fs/ext4/ext4.h
 _OBJECTS = "objects"  # in the draft: the way to the staged objects
@@ -20,11 +20,6 @@ _SCRIPT = "debugfs.commands"
 _CONFIGURATION = "mke2fs.conf"
 _LINE = 8000  # bytes; debugfs reads its commands into a buffer of 8192
 
-# What Linux 5.4 and later can write, whatever this machine's own mke2fs would choose by itself.
-_FEATURES = (
-    "has_journal", "ext_attr", "resize_inode", "dir_index", "filetype", "extent", "64bit", "flex_bg", "sparse_super",
-    "large_file", "huge_file", "dir_nlink", "extra_isize", "metadata_csum", "verity",
-)  # fmt: skip
 _OWN_CONFIGURATION = f"""\
 [defaults]
 base_features = none
@@ -34,7 +29,7 @@ enable_periodic_fsck = 0
 default_mntopts = acl,user_xattr
 [fs_types]
 ext4 = {{
-    features = {",".join(_FEATURES)}
+    features = {",".join(EXT4_FEATURES)}
 }}
 """
 # All that debugfs says when nothing is wrong: its banner, the commands, and the number of each file it made.

@@ -2,8 +2,11 @@
 
 import struct
 import zlib
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
 
-from keelboot.disk.layout import Layout, Partition
+from keelboot.disk.layout import Partition
 
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _ENTRY = struct.Struct("<16s16sQQQ72s")
@@ -13,7 +16,18 @@ _REVISION = 0x00010000
 _NAME_BYTES = 72
 
 
-def primary(layout: Layout, *, sector: int = 512) -> bytes:
+class Partitioned(Protocol):
+    """A disk of `size` bytes, and what lies where on it."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def uuid(self) -> UUID: ...
+    @property
+    def partitions(self) -> Sequence[Partition]: ...
+
+
+def primary(layout: Partitioned, *, sector: int = 512) -> bytes:
     """What the disk begins with: protective MBR, header and entries. SECTOR is the disk's logical block size."""
     entries = _entries(layout, sector)
     last = layout.size // sector - 1
@@ -21,7 +35,7 @@ def primary(layout: Layout, *, sector: int = 512) -> bytes:
     return _protective_mbr(last).ljust(sector, b"\0") + header.ljust(sector, b"\0") + entries
 
 
-def backup(layout: Layout, *, sector: int = 512) -> bytes:
+def backup(layout: Partitioned, *, sector: int = 512) -> bytes:
     """What the disk ends with: entries and header."""
     entries = _entries(layout, sector)
     last = layout.size // sector - 1
@@ -29,7 +43,7 @@ def backup(layout: Layout, *, sector: int = 512) -> bytes:
     return entries + header.ljust(sector, b"\0")
 
 
-def _entries(layout: Layout, sector: int) -> bytes:
+def _entries(layout: Partitioned, sector: int) -> bytes:
     return b"".join(_entry(partition, sector) for partition in layout.partitions).ljust(_ENTRIES * _ENTRY.size, b"\0")
 
 
@@ -47,7 +61,7 @@ def _entry(partition: Partition, sector: int) -> bytes:
     )
 
 
-def _header(layout: Layout, sector: int, entries: bytes, *, at: int, other: int, entries_at: int) -> bytes:
+def _header(layout: Partitioned, sector: int, entries: bytes, *, at: int, other: int, entries_at: int) -> bytes:
     def packed(checksum: int) -> bytes:
         return _HEADER.pack(
             b"EFI PART",

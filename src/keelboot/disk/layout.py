@@ -30,6 +30,12 @@ STORE_NAME = "keelboot-store"
 VAR_NAME = "keelboot-var"
 GROW = 1 << 59  # "grow-file-system": the filesystem is to fill its partition when it is mounted
 
+# What Linux 5.4 and later can write, whatever this machine's own mke2fs would choose by itself.
+EXT4_FEATURES = (
+    "has_journal", "ext_attr", "resize_inode", "dir_index", "filetype", "extent", "64bit", "flex_bg", "sparse_super",
+    "large_file", "huge_file", "dir_nlink", "extra_isize", "metadata_csum", "verity",
+)  # fmt: skip
+
 _EDGE = MIB  # before the first and after the last partition: room for the GPT and its copy
 _ESP_LEAST = 512 * MIB  # FAT32 with clusters of 4 KiB, which some firmware insists on, takes 256 MiB and more
 _SLACK = 16 * MIB  # for each deployment: its own /etc, metadata, and that the next version is a little larger

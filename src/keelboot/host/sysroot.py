@@ -12,10 +12,11 @@ from keelboot.image.tree import ObjectId
 
 @dataclass(frozen=True, slots=True)
 class Sysroot:
-    """The directory that has composefs/ and state/, and the one that the ESP is mounted at."""
+    """The directory that has composefs/ and state/, the one that the ESP is mounted at, and one that a boot forgets."""
 
     root: Path
     esp: Path
+    run: Path = Path("/run/keelboot")
 
     @property
     def store(self) -> Path:
@@ -44,6 +45,15 @@ class Sysroot:
     @property
     def entries(self) -> Path:
         return self.esp / "loader/entries"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "lock"
+
+    @property
+    def downloaded(self) -> Path:
+        """Holds the digest of a deployment that waits for `upgrade --from-downloaded`."""
+        return self.run / "downloaded"
 
     def deployment(self, digest: ObjectId) -> Path:
         """The directory of what is kept for the deployment DIGEST."""

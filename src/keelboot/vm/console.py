@@ -29,6 +29,11 @@ class Sign:
 
 _SEE_OUTPUT = "Run it again with --console to watch, and read the first error."
 _MEANINGS = (
+    (
+        re.compile(r"keelboot: refusing to boot: (.*)$"),
+        "its initramfs refuses to boot: {0}",
+        "Where the image on the disk is damaged, write the disk again, or repair the store: keelboot fsck --repair.",
+    ),
     (re.compile(r"Kernel panic - not syncing: ?(.*?)(?: \]---)?$"), "the kernel panicked: {0}", _SEE_OUTPUT),
     (
         re.compile(r"You are in emergency mode|Entering emergency mode|Cannot open access to console"),

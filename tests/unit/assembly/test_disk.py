@@ -1,7 +1,6 @@
 """From a tiny image to a disk file and back: what lies on the partitions is what the options said."""
 
 import base64
-import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -12,6 +11,8 @@ import pytest
 from boot.partitions import partitions
 from keelboot.assembly.disk import DiskOptions, write_disk
 from keelboot.assembly.inspection import inspect
+from keelboot.assembly.record import Record, State
+from keelboot.assembly.settings import Settings
 from keelboot.failure import InvalidImage
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
@@ -32,7 +33,12 @@ pytestmark = pytest.mark.skipif(
 
 def entry(disk: Path, digest: str) -> dict[str, str]:
     """The fields of the boot entry of DIGEST."""
-    argv = ["mtype", "-i", f"{disk}@@{partitions(disk)['esp'].start}", f"::/loader/entries/keelboot-{digest}.conf"]
+    argv = [
+        "mtype",
+        "-i",
+        f"{disk}@@{partitions(disk)['esp'].start}",
+        f"::/loader/entries/keelboot-000001-{digest}.conf",
+    ]
     text = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
     return dict(line.split(" ", 1) for line in text.splitlines())
 
@@ -48,7 +54,8 @@ def test_the_deployment_is_the_one_inspect_tells(layout: Layout, tmp_path: Path)
     assert seen.kernels == ("6.12.1",)
     fields = entry(disk, deployment.digest.hex)
     assert fields["title"] == "Debian GNU/Linux 13 (trixie)"
-    assert fields["version"] == "2025-01-02T03:04:05Z"
+    assert fields["version"] == "000001-2025-01-02T03:04:05Z"
+    assert fields["sort-key"] == "keelboot"
     assert fields["options"].split()[0] == f"composefs={deployment.digest.hex}"
 
 
@@ -64,10 +71,11 @@ def test_the_store_holds_image_objects_and_state(layout: Layout, tmp_path: Path)
     assert Meta.parse(meta.read_bytes()) == Meta("sha256")
     target = tmp_path / "origin.json"
     store.debugfs(f"dump /state/deploy/{digest.hex}/origin.json {target}")
-    origin = json.loads(target.read_text())
-    assert origin["composefs"] == digest.hex
-    assert origin["kernel"] == "6.12.1"
-    assert origin["version"] == 1
+    record = Record.parse(target.read_bytes())
+    assert record.digest == digest
+    assert (record.kernel, record.state, record.parent) == ("6.12.1", State.GOOD, None)
+    assert record.title == "Debian GNU/Linux 13 (trixie)"
+    assert f"/EFI/keelboot/{record.boot_digest}/vmlinuz" == entry(disk, digest.hex)["linux"]
 
 
 def test_keys_are_bootcs_tmpfiles_line_in_this_deployments_etc(layout: Layout, tmp_path: Path) -> None:
@@ -93,6 +101,10 @@ def test_kernel_arguments_of_image_and_operator_follow_each_other(
     reference = Reference.parse(f"oci:{layout(files=bootable_files)}")
     deployment = write_disk(reference, disk, DiskOptions(arguments=("from=operator",)))
     assert entry(disk, deployment.digest.hex)["options"].endswith(" from=image from=operator")
+    settings = tmp_path / "host.json"
+    partitions(disk)["keelboot-store"].debugfs(f"dump /state/host.json {settings}")
+    assert Settings.parse(settings.read_bytes()).kargs == ("from=operator",), "what upgrades have to keep"
+    assert deployment.record.arguments == ("from=image",)
 
 
 def test_kernel_arguments_that_cannot_be_read_are_refused_and_nothing_is_left(
@@ -108,6 +120,12 @@ def test_kernel_arguments_that_cannot_be_read_are_refused_and_nothing_is_left(
     with pytest.raises(InvalidImage, match=r"kargs\.d/10-a\.toml"):
         write_disk(Reference.parse(f"oci:{layout(files=bootable_files)}"), out / "x.img")
     assert list(out.iterdir()) == []
+
+
+def test_a_machine_can_follow_another_reference_than_its_disk_was_made_from(layout: Layout, tmp_path: Path) -> None:
+    options = DiskOptions(target="docker://registry.example.org/web:1")
+    deployment = write_disk(Reference.parse(f"oci:{layout()}"), tmp_path / "x.img", options)
+    assert deployment.record.image == "docker://registry.example.org/web:1"
 
 
 def test_title_cannot_smuggle_a_field_into_the_entry(layout: Layout, bootable_files: Files, tmp_path: Path) -> None:

@@ -67,6 +67,10 @@ def test_what_the_image_gets_is_there(tmp_path: Path) -> None:
     payload = containerfile.parent / "payload"
     assert (payload / "usr/lib/dracut/modules.d/90keelboot/mount-root.sh").is_file()
     assert (payload / "usr/lib/systemd/system/keelboot-grow-var.service").is_file()
+    assert (payload / "usr/lib/python3/dist-packages/keelboot/cli/internals.py").is_file()
+    assert not list(payload.rglob("*.pyc"))
+    for launcher in ("usr/bin/keelboot", "usr/lib/keelboot/bootc"):
+        assert (payload / launcher).stat().st_mode & 0o111 == 0o111
     assert str((containerfile.parent / "last/etc/resolv.conf").readlink()) == "../run/systemd/resolve/stub-resolv.conf"
     lines = containerfile.read_text().splitlines()
     assert lines[0] == "FROM 0123"

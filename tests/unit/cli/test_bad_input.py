@@ -189,9 +189,10 @@ def test_a_private_key_is_not_put_on_a_disk(keelboot: Keelboot, layout: Layout, 
     assert listing(out) == []
 
 
-def test_registries_are_for_later(keelboot: Keelboot, out: Path) -> None:
-    done = keelboot("disk", "docker://registry.example/web:1", "-o", out / "x.img")
-    refused(done, 1, "podman pull")
+def test_registry_that_nobody_runs(keelboot: Keelboot, out: Path) -> None:
+    done = keelboot("disk", "docker://127.0.0.1:1/web:1", "-o", out / "x.img")
+    refused(done, 24, "http://127.0.0.1:1", "Connection refused", "proxy settings")
+    assert listing(out) == []
 
 
 def test_failures_are_json_where_a_machine_reads(keelboot: Keelboot, tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
 import errno
-import importlib
 import json
 import os
 import signal
@@ -74,7 +73,7 @@ def test_an_unknown_verb_gets_a_hint(typed: str, hint: str, capsys: pytest.Captu
 
 @pytest.mark.parametrize("name", main.VERBS)
 def test_every_verb_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module = importlib.import_module(f"keelboot.cli.{name}")
+    module = main._module(name)
     assert main.VERBS[name] == module.SUMMARY
     with pytest.raises(SystemExit) as ended:
         main.main([name, "--help"])
@@ -88,7 +87,7 @@ def test_every_verb_has_help_with_examples(name: str, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("name", main.VERBS)
 def test_examples_can_be_parsed(name: str) -> None:
     """What --help shows is accepted as typed."""
-    module = importlib.import_module(f"keelboot.cli.{name}")
+    module = main._module(name)
     for line in module.EXAMPLES.strip().splitlines():
         words = line.partition("keelboot ")[2].partition(" |")[0].partition(" >")[0].rstrip(")").split()
         assert words[0] == name

@@ -21,6 +21,7 @@ PROMPT = "\x1b[!p\x1b]104\x07\x1b[?7h\r\nDebian GNU/Linux 13 vm ttyS0\r\n\r\nvm 
         (SHELL, "opened its shell"),
         ("BdsDxe: No bootable option or device was found.\r\n", "no bootable device"),
         ("Boot failed: not a bootable disk\r\n\r\nNo bootable device.\r\n", "no bootable device"),
+        ("[  9.9] keelboot: refusing to boot: the store has no image\r\n", "refuses to boot: the store has no image"),
         ("You are in emergency mode. After logging in, type...\r\n", "emergency mode"),
         ('Generating "/run/initramfs/rdsosreport.txt"\r\nEntering emergency mode. Exit the shell\r\n', "emergency"),
         ("ALERT!  LABEL=root does not exist.  Dropping to a shell!\r\n", "did not find the root filesystem"),

@@ -1,7 +1,7 @@
 """The generated stage: a Containerfile of three instructions, a script, and files to lay over the image.
 
     FROM   the image as the user built it
-    COPY   payload/ -> /                     units, dracut module, network default
+    COPY   payload/ -> /                     the agent, units, dracut module, network default
     RUN    finish.sh                         install, kernel, initramfs, /var, /boot, clean
     COPY   last/ -> /                        what a build's own mounts hide while RUN runs: /etc/resolv.conf
 
@@ -17,7 +17,8 @@ from pathlib import Path
 from keelboot.build.finish.adapter import Adapter
 from keelboot.image.release import Release
 
-_SCRIPTS = ("kernel.sh", "machine.sh", "variable.sh")
+_SCRIPTS = ("kernel.sh", "agent.sh", "machine.sh", "variable.sh")
+_AGENT = "usr/lib/python3/dist-packages/keelboot"  # where Debian's Python looks, and nothing from PyPI comes first
 
 
 def write(context: Path, *, base: str, adapter: Adapter, release: Release, machine: str, kernel: str) -> Path:
@@ -28,6 +29,8 @@ def write(context: Path, *, base: str, adapter: Adapter, release: Release, machi
     payload, last = context / "payload", context / "last"
     _copy_data("keelboot.build.finish", "rootfs", payload)
     _copy_data("keelboot.initramfs", "dracut", payload / "usr/lib/dracut/modules.d")
+    # All of it: what the agent needs is most of it, and a machine may then build images too.
+    _copy_data("keelboot", ".", payload / _AGENT)
     (last / "etc").mkdir(parents=True)
     (last / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
     script = payload / "usr/lib/keelboot/finish.sh"
@@ -53,10 +56,12 @@ def _script(adapter: Adapter, release: Release, machine: str, kernel: str) -> st
     return "\n".join(
         [
             "#!/bin/sh\n# Made by keelboot: turns this image into one that boots.\nset -eu\numask 022",
+            "python_before=$(command -v /usr/bin/python3 || :)",
             adapter.install(adapter.kernel_package(machine, kernel), adapter.packages(machine, release)),
             steps["kernel.sh"],
             adapter.initramfs(),
             'chmod 0644 "/usr/lib/modules/$kver/initramfs.img"',
+            steps["agent.sh"],
             steps["machine.sh"],
             adapter.package_database(),
             adapter.clean(),

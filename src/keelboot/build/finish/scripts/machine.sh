@@ -12,6 +12,9 @@ if [ -e /usr/share/systemd/tmp.mount ] && [ ! -e /usr/lib/systemd/system/tmp.mou
     systemctl enable tmp.mount
 fi
 systemctl enable keelboot-grow-var.service keelboot-announce.service
+systemctl enable keelboot-boot.service keelboot-health.service keelboot-bless.service keelboot-trial.timer
+# It would bless a boot through a mounted ESP, which there is none of, and before our own checks.
+systemctl mask systemd-bless-boot.service
 if [ -x /usr/sbin/sshd ]; then systemctl enable keelboot-ssh-host-keys.service; fi
 # A network manager of the user's choice stays in charge; without one systemd-networkd asks for an address.
 if [ -e /usr/sbin/NetworkManager ] || [ -e /usr/sbin/ifup ] || [ -e /usr/sbin/netplan ] || [ -e /usr/sbin/dhcpcd ]; then

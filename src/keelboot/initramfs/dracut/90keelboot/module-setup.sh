@@ -13,12 +13,18 @@ depends() {
 installkernel() {
     # erofs and overlay are the root; loop serves kernels before 6.12, whose EROFS cannot be mounted from a file.
     hostonly='' instmods erofs overlay loop ext4 btrfs xfs virtio_blk virtio_scsi virtio_pci nvme ahci sd_mod
+    # Whether the loader counts this boot is an EFI variable; a boot that is counted runs under a watchdog, and a panic
+    # in it is kept.
+    hostonly='' instmods -s efivarfs efi_pstore lpc_ich i2c-i801 i6300esb iTCO_wdt sp5100_tco hpwdt sbsa_gwdt softdog
 }
 
 install() {
     inst_multiple fsverity mount umount mkdir cat sed grep udevadm readlink e2fsck
+    inst_multiple chroot date modprobe mv rm sleep sync tail timeout tr
     inst_simple "$moddir/mount-root.sh" /usr/lib/keelboot/mount-root
     chmod 0755 "$initdir/usr/lib/keelboot/mount-root"
+    inst_hook shutdown-emergency 50 "$moddir/note-failure.sh"
+    inst_simple "$moddir/watchdog.conf" /usr/lib/modprobe.d/50-keelboot-watchdog.conf
     inst_simple "$moddir/keelboot-root.service" "$systemdsystemunitdir/keelboot-root.service"
     # Required, not wanted: without a verified root there must be no switch to anything else.
     mkdir -p "$initdir$systemdsystemunitdir/initrd-root-fs.target.requires"

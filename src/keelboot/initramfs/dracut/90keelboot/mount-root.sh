@@ -7,59 +7,129 @@
 # `composefs=?DIGEST` accepts a filesystem without fs-verity: only for a machine whose operator chose that.
 set -eu
 
+store=/sysroot
+new=/run/keelboot/root
+parent_root=/run/keelboot/parent
+digest=
+
+# note STAGE [TEXT]: a line of the boot record (docs/formats/deployment.md). A disk that cannot be written to is no
+# reason not to boot from it.
+note() {
+    [ -n "$digest" ] && [ -d "$store/state" ] || return 0
+    {
+        mkdir -p "$store/state/boots" &&
+            printf '%s %s %s\n' "$(cat /proc/sys/kernel/random/boot_id)" "$(date +%s)" "$*" |
+            sed 's/\\/&&/g' >>"$store/state/boots/$digest" &&
+            sync "$store/state/boots/$digest" "$store/state/boots"
+    } 2>/dev/null || :
+}
+
 refuse() {
+    trap - EXIT
+    reason=$(echo "$*" | tr '\n' ' ')
     # To the kernel log too: it is on every console, and pstore keeps it.
-    echo "<2>keelboot: refusing to boot: $*" >/dev/kmsg || :
-    echo "keelboot: refusing to boot: $*" >&2
+    echo "<2>keelboot: refusing to boot: $reason" >/dev/kmsg || :
+    echo "keelboot: refusing to boot: $reason" >&2
+    note refused "$reason"
+    # emergency.target comes next: it restarts the machine (rd.shell=0 rd.emergency=reboot), or gives the shell that
+    # rd.shell=1 asks for. Whoever stands before the screen gets to read why.
+    sleep 10
     exit 1
 }
 
-store=/sysroot
-image_mount=/run/keelboot/image
-new=/run/keelboot/root
+# open_root DIGEST DIRECTORY: the verified root of DIGEST, read-only, at DIRECTORY.
+open_root() {
+    image=$store/composefs/images/$1
+    [ -f "$image" ] || refuse "the store has no image $1"
+    if [ "$verity" = require ]; then
+        # Everything below the image is checked by the kernel on each read; the image itself is what this line checks.
+        measured=$(fsverity measure "$image") || refuse "the image $1 is not protected by fs-verity"
+        [ "${measured%% *}" = "$algorithm:$1" ] ||
+            refuse "the image is not the one that was asked for: it measures ${measured%% *}, not $algorithm:$1"
+    fi
+    mkdir -p /run/keelboot/image "$2"
+    # From Linux 6.12 on EROFS mounts straight from the file; before that mount(8) puts a loop device in between.
+    mount -t erofs -o ro,X-mount.noloop "$image" /run/keelboot/image 2>/dev/null ||
+        mount -t erofs -o ro,loop "$image" /run/keelboot/image || refuse "the image $1 does not mount"
+    options=ro,metacopy=on,redirect_dir=on,lowerdir=/run/keelboot/image::$store/composefs/objects
+    [ "$verity" = off ] || options=$options,verity=require
+    mount -t overlay -o "$options" "composefs:$1" "$2" || refuse "the root of $1 does not mount"
+    # The overlay holds it; its own name would only be one more way to unverified metadata.
+    umount --lazy /run/keelboot/image
+}
 
-digest=
+# first_etc: the deployment's own /etc from its parent's, made aside and renamed. A cut before that starts it again.
+first_etc() {
+    rm -rf "$state/etc.draft"
+    # The record has one form, a member to a line; no string in it can hold a line's end.
+    parent=$(sed -n 's/^  "parent": "\([0-9a-f]*\)",\{0,1\}$/\1/p' "$state/origin.json" 2>/dev/null || :)
+    theirs=state/deploy/$parent/etc/upper
+    if [ -n "$parent" ] && [ -d "$store/$theirs" ]; then
+        open_root "$parent" "$parent_root"
+        mount --bind "$store" "$new/sysroot"
+        mount --bind /run "$new/run"
+        mount --bind "$parent_root" "$new$parent_root"
+        mount --bind /proc "$new/proc"
+        mount --bind /dev "$new/dev"
+        said=$(timeout 300 chroot "$new" /usr/bin/python3 -I -m keelboot.host.carryover \
+            --parent-etc "$parent_root/etc" --parent-upper "/sysroot/$theirs" --image-etc /etc \
+            --target "/sysroot/${state#"$store"/}/etc.draft" 2>&1) ||
+            refuse "the parent's /etc cannot be carried over: $(echo "$said" | tail -n 3)"
+        [ -z "$said" ] || echo "$said"
+        umount "$new/dev" "$new/proc" "$new$parent_root" "$new/run" "$new/sysroot" "$parent_root"
+    else
+        mkdir -p "$state/etc.draft/upper" "$state/etc.draft/work"
+    fi
+    sync "$state/etc.draft" "$state/etc.draft/upper"
+    mv "$state/etc.draft" "$state/etc"
+    sync "$state"
+}
+
+# on_trial: whether the loader counted this boot's try. Then a hang has to end in a restart: the watchdog is started
+# here and, closed without its magic character, runs on until the system manager takes it over.
+on_trial() {
+    [ -e "$(echo /sys/firmware/efi/efivars/LoaderBootCountPath-*)" ] || return 0
+    echo >/run/keelboot/trial
+    mkdir -p /run/systemd/system.conf.d
+    printf '[Manager]\nRuntimeWatchdogSec=60\n' >/run/systemd/system.conf.d/50-keelboot-trial.conf
+    modprobe -q efi_pstore || : # a panic from here on is told by the version that runs after it
+    for module in i6300esb iTCO_wdt sp5100_tco hpwdt sbsa_gwdt softdog; do
+        [ -e /dev/watchdog0 ] || modprobe -q "$module" || :
+    done
+    { : >/dev/watchdog0; } 2>/dev/null || echo "keelboot: this machine has no watchdog" >&2
+}
+
+trap 'refuse "a step of the initramfs failed; its own words are above"' EXIT
 # shellcheck disable=SC2013 # words are what is wanted
 for word in $(cat /proc/cmdline); do
-    case $word in composefs=*) digest=${word#composefs=} ;; esac
+    case $word in composefs=*) asked=${word#composefs=} ;; esac
 done
 verity=require
-case $digest in \?*) verity=off digest=${digest#\?} ;; esac
-case $digest in
+case ${asked:=} in \?*) verity=off asked=${asked#\?} ;; esac
+case $asked in
     '') refuse "the kernel command line has no composefs= argument" ;;
-    *[!0-9a-f]*) refuse "composefs=$digest is not a digest" ;;
+    *[!0-9a-f]*) refuse "composefs=$asked is not a digest" ;;
 esac
-case ${#digest} in
+case ${#asked} in
     64) algorithm=sha256 ;;
     128) algorithm=sha512 ;;
-    *) refuse "composefs=$digest is not a digest" ;;
+    *) refuse "composefs=$asked is not a digest" ;;
 esac
+digest=$asked
+note initramfs
 
-objects=$store/composefs/objects
-image=$store/composefs/images/$digest
-[ -f "$image" ] || refuse "the store has no image $digest"
-
-if [ "$verity" = require ]; then
-    # Everything below the image is checked by the kernel on each read; the image itself is what this line checks.
-    measured=$(fsverity measure "$image") || refuse "the image $digest is not protected by fs-verity"
-    [ "${measured%% *}" = "$algorithm:$digest" ] ||
-        refuse "the image is not the one the command line names: it measures ${measured%% *}, not $algorithm:$digest"
-fi
-
-mkdir -p "$image_mount" "$new"
-# From Linux 6.12 on EROFS mounts straight from the file; before that mount(8) puts a loop device in between.
-mount -t erofs -o ro,X-mount.noloop "$image" "$image_mount" 2>/dev/null ||
-    mount -t erofs -o ro,loop "$image" "$image_mount" || refuse "the image $digest does not mount"
-options=ro,metacopy=on,redirect_dir=on,lowerdir=$image_mount::$objects
-[ "$verity" = off ] || options=$options,verity=require
-mount -t overlay -o "$options" "composefs:$digest" "$new" || refuse "the root of $digest does not mount"
-umount --lazy "$image_mount" # the overlay holds it; its own name would only be one more way to unverified metadata
+# A mount below a shared one cannot be moved; systemd makes everything shared again after the switch.
+mount --make-rprivate /
+open_root "$digest" "$new"
 
 # /etc: below the image's, above it only what changed on this machine under this deployment.
 state=$store/state/deploy/$digest
+mkdir -p "$state"
+[ -d "$state/etc" ] || first_etc
 mkdir -p "$state/etc/upper" "$state/etc/work"
-mount -t overlay -o "lowerdir=$new/etc,upperdir=$state/etc/upper,workdir=$state/etc/work" etc "$new/etc" ||
-    refuse "the machine's /etc does not mount"
+# Without redirects and metacopies each file of the upper layer is whole and where it says: it can be listed and copied.
+options=redirect_dir=off,metacopy=off,lowerdir=$new/etc,upperdir=$state/etc/upper,workdir=$state/etc/work
+mount -t overlay -o "$options" etc "$new/etc" || refuse "the machine's /etc does not mount"
 
 # /var: the partition of the Discoverable Partitions type on the disk the store is on.
 device=$(sed -n 's/^\([^ ]*\) \/sysroot .*/\1/p' /proc/mounts | sed -n '$p')
@@ -90,15 +160,16 @@ fi
 # names, and a key for /root/.ssh would come before the line that makes /var/roothome.
 for link in home mnt root srv usr/local; do
     target=$(readlink "$new/$link" || :)
+    # shellcheck disable=SC2174 # only the deepest is to be private
     case $link:$target in
-        # shellcheck disable=SC2174 # only the deepest is to be private
         root:var/*) [ -d "$new/$target" ] || mkdir -p -m 0700 "$new/$target" ;;
         *:var/* | *:../var/*) mkdir -p "$new/var/${target#*var/}" ;;
     esac
 done
 
-# A mount below a shared one cannot be moved; systemd makes everything shared again after the switch.
-mount --make-rprivate /
+note root
+on_trial
 mount --move /sysroot "$new/sysroot"
 mount -o remount,bind,ro "$new/sysroot"
 mount --move "$new" /sysroot
+trap - EXIT

@@ -1,0 +1,103 @@
+"""The record of a deployment, origin.json: what it is, where it came from, and what became of it.
+
+Format: docs/formats/deployment.md, "The record".
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from keelboot.image.refusal import Refused
+from keelboot.image.strictjson import Members, parse
+from keelboot.image.tree import ObjectId
+
+VERSION: Final = 1
+_MEMBERS = (
+    "version", "image", "manifest-digest", "composefs", "created", "image-version", "architecture", "kernel", "title",
+    "boot-digest", "arguments", "parent", "staged", "state", "pinned", "rolled-back",
+)  # fmt: skip
+
+
+class State(StrEnum):
+    """What is known of a deployment's health."""
+
+    STAGED = "staged"
+    GOOD = "good"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What the machine remembers of one deployment; `digest` names it."""
+
+    digest: ObjectId
+    image: str
+    manifest_digest: str = ""
+    created: str = ""
+    image_version: str = ""
+    architecture: str = ""
+    kernel: str = ""
+    title: str = ""
+    boot_digest: str = ""
+    arguments: tuple[str, ...] = ()
+    parent: ObjectId | None = None
+    staged: str = ""  # RFC 3339
+    state: State = State.GOOD
+    pinned: bool = False
+    rolled_back: bool = False
+    unknown: Mapping[str, Any] = field(default_factory=dict)  # members of a newer keelboot
+
+    def encode(self) -> bytes:
+        """The record, in its one form."""
+        value = dict(self.unknown) | {
+            "version": VERSION,
+            "image": self.image,
+            "manifest-digest": self.manifest_digest,
+            "composefs": self.digest.hex,
+            "created": self.created,
+            "image-version": self.image_version,
+            "architecture": self.architecture,
+            "kernel": self.kernel,
+            "title": self.title,
+            "boot-digest": self.boot_digest,
+            "arguments": list(self.arguments),
+            "parent": self.parent.hex if self.parent else None,
+            "staged": self.staged,
+            "state": str(self.state),
+            "pinned": self.pinned,
+            "rolled-back": self.rolled_back,
+        }
+        return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """The value that DATA is. Raises Refused."""
+        value = parse(data)
+        members = Members(value, "", _MEMBERS)
+        if members.integer("version") != VERSION:
+            raise Refused(f"it is a deployment's record of version {members.integer('version')}")
+        assert isinstance(value, dict)
+        parent = members.text("parent")
+        try:
+            return cls(
+                digest=ObjectId(members.required_text("composefs")),
+                image=members.required_text("image"),
+                manifest_digest=members.text("manifest-digest") or "",
+                created=members.text("created") or "",
+                image_version=members.text("image-version") or "",
+                architecture=members.text("architecture") or "",
+                kernel=members.text("kernel") or "",
+                title=members.text("title") or "",
+                boot_digest=members.text("boot-digest") or "",
+                arguments=members.texts("arguments"),
+                parent=ObjectId(parent) if parent else None,
+                staged=members.text("staged") or "",
+                state=State(members.text("state") or "good"),
+                pinned=members.flag("pinned"),
+                rolled_back=members.flag("rolled-back"),
+                unknown={name: item for name, item in value.items() if name not in _MEMBERS},
+            )
+        except ValueError as error:
+            raise Refused(str(error)) from error

@@ -1,0 +1,317 @@
+"""The ESP of a machine, mounted somewhere: entries and kernels come and go there, whatever moment the power fails.
+
+FAT has no journal and cannot replace a file safely. So what is there is never written again: everything is written
+under a name that nobody looks for, synced, read back and compared, and then gets a name that was not there before.
+Before anything is removed, everything is synced. The layout is that of docs/formats/boot-entry.md.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from keelboot.boot.entries import Entry, Generation
+from keelboot.boot.systemd_boot import KERNELS, boot_digest
+from keelboot.durable import sync_filesystem
+from keelboot.failure import Failure, NotWritable, OutOfSpace
+from keelboot.image.tree import ObjectId
+
+FILES: Final = ("vmlinuz", "initrd")
+ENTRIES: Final = "loader/entries"
+_DRAFT = ".draft-"
+_NUMBER = re.compile(r"keelboot-([0-9]{6,18})-")
+_BLOCK = 1 << 20
+_OVERHEAD = 3  # clusters: the kernel's directory, the entry, and a longer directory of entries
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An entry of keelboot, as it lies on the ESP."""
+
+    file_name: str
+    entry: Entry
+    generation: int
+    digest: ObjectId
+
+    @property
+    def usable(self) -> bool:
+        """Whether the loader would still try it."""
+        return self.entry.tries is None or self.entry.tries.left > 0
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether it has a counter: it was not blessed yet."""
+        return self.entry.tries is not None
+
+    @property
+    def boot_digest(self) -> str:
+        """The directory of its kernel, or what stands in its place."""
+        return self.entry.linux.rpartition("/")[0].rpartition("/")[2]
+
+    @property
+    def verified(self) -> bool:
+        """Whether it lets only a root boot that verifies."""
+        return not self.entry.options.startswith("composefs=?")
+
+
+def entries(esp: Path) -> list[Listed]:
+    """The entries of keelboot as the loader sorts them: the first that is usable boots. Raises OSError."""
+    found = [listed for name in _names(esp / ENTRIES) if (listed := _listed(esp, name))]
+    return sorted(found, key=lambda one: (one.usable, one.generation, one.entry.id), reverse=True)
+
+
+def foreign(esp: Path) -> list[str]:
+    """Names of entries that are not keelboot's, or cannot be read as such. Raises OSError."""
+    return [name for name in _names(esp / ENTRIES) if name.endswith(".conf") and not _listed(esp, name)]
+
+
+def next_generation(esp: Path) -> int:
+    """A generation above all that is there, unreadable entries included. Raises OSError."""
+    numbers = [int(found[1]) for name in _names(esp / ENTRIES) if (found := _NUMBER.match(name))]
+    return max(numbers, default=0) + 1
+
+
+def free(esp: Path) -> int:
+    """Bytes that can still be written. Raises OSError."""
+    state = os.statvfs(esp)
+    return state.f_bavail * state.f_frsize
+
+
+def needed(esp: Path, kernel: str, sizes: Sequence[int]) -> int:
+    """Bytes that an entry with the kernel KERNEL takes; its files have SIZES and count if they are not there."""
+    cluster = os.statvfs(esp).f_frsize or 1
+    files = () if _complete(esp, kernel, sizes) else sizes
+    return sum(-(-size // cluster) * cluster for size in files) + _OVERHEAD * cluster
+
+
+def add_kernel(esp: Path, digest: str, kernel: Iterable[bytes], initramfs: Iterable[bytes]) -> bool:
+    """Have the kernel DIGEST on the ESP, durable and read back; false if it was there and sound.
+
+    A cut leaves a directory that nobody looks for, or the kernel complete. Raises OutOfSpace, NotWritable, Failure.
+    """
+    with explained(esp):
+        if sound(esp, digest):
+            return False
+        kernels = esp / KERNELS
+        kernels.mkdir(parents=True, exist_ok=True)
+        draft = kernels / f"{_DRAFT}{secrets.token_hex(8)}"
+        draft.mkdir()
+        try:
+            for name, chunks in zip(FILES, (kernel, initramfs), strict=True):
+                _write(draft / name, chunks)
+            _sync(esp)
+            if _measured(draft) != digest:
+                raise _unreliable("put the kernel onto the ESP")  # noqa: TRY301 - the draft has to go
+            with suppress(FileNotFoundError):  # damaged, as it is not sound: whatever named it does not boot either
+                (kernels / digest).rename(kernels / f"{_DRAFT}{secrets.token_hex(8)}")
+            draft.rename(kernels / digest)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        _sync(esp)
+    return True
+
+
+def sound(esp: Path, digest: str) -> bool:
+    """Whether the kernel DIGEST is there, and is what its name says. Raises OSError."""
+    try:
+        return _measured(esp / KERNELS / digest) == digest
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def add_entry(esp: Path, entry: Entry) -> None:
+    """Add ENTRY, under a name that was not there: what boots next changes when this returns, and not before.
+
+    Raises OutOfSpace, NotWritable, Failure.
+    """
+    with explained(esp):
+        directory = esp / ENTRIES
+        directory.mkdir(parents=True, exist_ok=True)
+        target, content = directory / entry.file_name, entry.text().encode()
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        draft = directory / f"{entry.id}.{secrets.token_hex(4)}.draft"
+        try:
+            _write(draft, [content])
+            _sync(esp)
+            if _read_back(draft) != content:
+                raise _unreliable("add the boot entry")  # noqa: TRY301 - the draft has to go
+            draft.rename(target)
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink()
+            raise
+        _sync(esp)
+
+
+def drop_counter(esp: Path, listed: Listed) -> Listed:
+    """Bless the entry: it loses its counter. Only while another bootable one is there: FAT may lose it in a cut.
+
+    Raises OutOfSpace, NotWritable, Failure.
+    """
+    if not listed.on_trial:
+        return listed
+    blessed = replace(listed.entry, tries=None)
+    with explained(esp):
+        _sync(esp)
+        (esp / ENTRIES / listed.file_name).rename(esp / ENTRIES / blessed.file_name)
+        _sync(esp)
+    return replace(listed, file_name=blessed.file_name, entry=blessed)
+
+
+def remove_entry(esp: Path, file_name: str) -> None:
+    """Remove an entry, after everything else is durable; gone for good when this returns. It may be gone already.
+
+    Raises NotWritable, Failure.
+    """
+    with explained(esp):
+        _sync(esp)
+        with suppress(FileNotFoundError):
+            (esp / ENTRIES / file_name).unlink()
+        _sync(esp)
+
+
+def unused_kernels(esp: Path, *, without: Collection[str] = ()) -> list[str]:
+    """Directories of kernels that no entry names, whosever it is, and drafts; entries WITHOUT do not count.
+
+    Raises OSError.
+    """
+    # FAT does not tell capitals from small letters, and neither does who wrote an entry by hand.
+    texts = [
+        _read(esp / ENTRIES / name).decode(errors="replace").lower().replace("\\", "/")
+        for name in _names(esp / ENTRIES)
+        if name.endswith(".conf") and name not in without
+    ]
+    return [
+        name
+        for name in _names(esp / KERNELS)
+        if name.startswith(_DRAFT) or not any(f"/{KERNELS}/{name}/".lower() in text for text in texts)
+    ]
+
+
+def drafts(esp: Path) -> list[str]:
+    """Entries that were being written when the power failed. Raises OSError."""
+    return [name for name in _names(esp / ENTRIES) if name.startswith("keelboot-") and name.endswith(".draft")]
+
+
+def remove_unused(esp: Path) -> list[str]:
+    """Remove what `unused_kernels` and `drafts` tell of, and return the kernels. Raises NotWritable, Failure."""
+    with explained(esp):
+        kernels, rests = unused_kernels(esp), drafts(esp)
+        if not kernels and not rests:
+            return []
+        _sync(esp)
+        for name in rests:
+            (esp / ENTRIES / name).unlink()
+        for name in kernels:
+            shutil.rmtree(esp / KERNELS / name)
+        _sync(esp)
+    return kernels
+
+
+@contextmanager
+def explained(esp: Path) -> Iterator[None]:
+    """Tell what the operating system refused on the ESP. Raises OutOfSpace, NotWritable, Failure."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfSpace(
+                f"cannot write the ESP at {esp}",
+                why=f"it is full ({why})",
+                fix="What boots has not changed. `keelboot gc` removes kernels that no deployment needs.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise NotWritable(
+                f"cannot write the ESP at {esp}",
+                why=why,
+                fix="What boots has not changed. The kernel makes a FAT read-only when it finds errors: see `dmesg`.",
+            ) from error
+        raise Failure(
+            f"cannot use the ESP at {esp}",
+            why=f"{error.filename or esp}: {why}",
+            fix="Look for the cause in the kernel's log (`dmesg`); `fsck.fat -n` on the partition tells more.",
+        ) from error
+
+
+def _unreliable(purpose: str) -> Failure:
+    return Failure(
+        f"cannot {purpose}",
+        why="what was written does not read back the same",
+        fix="What boots has not changed. Look into the kernel's log (`dmesg`): the disk may be failing.",
+    )
+
+
+def _listed(esp: Path, name: str) -> Listed | None:
+    try:
+        entry = Entry.parse(name, (esp / ENTRIES / name).read_bytes().decode())
+    except (ValueError, OSError):
+        return None
+    named = Generation.parse(entry.id)
+    return Listed(name, entry, named.number, named.digest) if named else None
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in directory.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _complete(esp: Path, kernel: str, sizes: Sequence[int]) -> bool:
+    directory = esp / KERNELS / kernel
+    try:
+        return [(directory / name).stat().st_size for name in FILES] == list(sizes)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _write(path: Path, chunks: Iterable[bytes]) -> None:
+    with path.open("xb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _measured(directory: Path) -> str:
+    """The digest of the kernel in DIRECTORY, as its two files read from the disk."""
+    return boot_digest(*(_sha256(directory / name) for name in FILES))
+
+
+def _sha256(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        # Pages that were just written would only show what was meant to be written.
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while chunk := file.read(_BLOCK):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def _read_back(path: Path) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return file.read()
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_BLOCK)
+
+
+def _sync(esp: Path) -> None:
+    fd = os.open(esp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync_filesystem(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,43 @@
+"""/run/keelboot/host.json: the status that an ordinary user sees, who may read neither the state nor the ESP.
+
+It is written after each change and at boot, readable for everyone, so it holds nothing secret. A boot empties
+/run: what is there is of this one. Beside it, /run/keelboot/staged exists while the next boot is to run a new version.
+"""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from keelboot.durable import replacing
+
+RUN: Final = Path("/run/keelboot")
+NAME: Final = "host.json"
+STAGED: Final = "staged"
+_VERSION = 1
+_SIZE_MAX = 4 << 20
+
+
+def write(document: dict[str, Any], run: Path = RUN) -> None:
+    """Show DOCUMENT to everyone. Raises OSError."""
+    run.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with replacing(run / NAME) as file:
+        Path(f"/proc/self/fd/{file.fileno()}").chmod(0o644)  # whatever the caller's umask is
+        file.write(json.dumps({"version": _VERSION, "host": document}, ensure_ascii=False).encode() + b"\n")
+    staged = document["status"]["staged"]
+    if staged and not staged["downloadOnly"]:
+        (run / STAGED).touch()
+    else:
+        (run / STAGED).unlink(missing_ok=True)
+
+
+def read(run: Path = RUN) -> dict[str, Any] | None:
+    """The document; None where none was written, or none that can be read."""
+    with suppress(OSError, ValueError):
+        with (run / NAME).open("rb") as file:
+            value = json.loads(file.read(_SIZE_MAX))
+        if isinstance(value, dict) and value.get("version") == _VERSION:
+            host = value.get("host")
+            if isinstance(host, dict) and isinstance(host.get("status"), dict):
+                return host
+    return None

@@ -1,0 +1,327 @@
+"""Another version for this machine: found, fetched, judged, staged. What runs goes on running until the next boot."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from keelboot.assembly.record import Record, State
+from keelboot.boot import esp
+from keelboot.failure import EtcConflict, Failure, Unhealthy
+from keelboot.host import cached, etc, garbage, kept, records, retention, rollback, stage, trial
+from keelboot.host.failed import FailedVersion
+from keelboot.host.stage import Candidate
+from keelboot.host.status import Cached
+from keelboot.host.sysroot import Sysroot
+from keelboot.image.reference import Reference
+from keelboot.image.transports import fingerprint, open_image
+from keelboot.image.tree import ObjectId
+from keelboot.progress import SILENT, Progress
+from keelboot.store.repository import Lock, opened
+
+
+class Result(Enum):
+    """What an upgrade came to."""
+
+    UNCHANGED = "unchanged"  # nothing was there that this machine does not have
+    STAGED = "staged"  # it boots next
+    DOWNLOADED = "downloaded"  # it waits for `upgrade --from-downloaded`
+    REFUSED = "refused"  # it failed on this machine before, and nobody asked to try it again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What was asked for. AUTOMATIC is for timers: a version that failed before is passed over without an error."""
+
+    source: Reference
+    switching: bool = False
+    retry_failed: bool = False
+    automatic: bool = False
+    download_only: bool = False
+    jobs: int = 2
+    scratch: Path | None = None  # where a copy from podman's store may lie
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What it came to: the version's record, remarks for people, files in /etc that both sides changed."""
+
+    result: Result
+    record: Record | None = None
+    remarks: tuple[str, ...] = ()
+    both: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a source has now, told without reading a layer. Sizes are bytes as stored."""
+
+    image: str
+    manifest_digest: str
+    version: str
+    timestamp: str
+    changed: bool
+    layers: int = 0
+    missing_layers: int = 0
+    missing_size: int = 0
+
+
+def followed(sysroot: Sysroot, booted: ObjectId) -> str | None:
+    """The reference that upgrades follow: what is staged says so, else what runs; None where its record is lost."""
+    record = records.find(sysroot, waiting(sysroot, booted) or booted)
+    return record.image if record else None
+
+
+def require_followed(sysroot: Sysroot, booted: ObjectId) -> Reference:
+    """The same. Raises Failure where it is not known."""
+    image = followed(sysroot, booted)
+    if image is None:
+        raise Failure(
+            "cannot tell which image this machine follows",
+            why=f"the record of what runs, {booted.hex[:12]}, is lost",
+            fix="`keelboot switch IMAGE` says which, and puts the record back.",
+        )
+    return Reference.parse(image)
+
+
+def waiting(sysroot: Sysroot, booted: ObjectId) -> ObjectId | None:
+    """The deployment that boots next and never did, or that was downloaded for it."""
+    staged = retention.staged(kept.held(sysroot), booted)
+    return staged.digest if staged else kept.downloaded(sysroot)
+
+
+def check(sysroot: Sysroot, booted: ObjectId, wish: Wish) -> Offer:
+    """What the source has, and whether that is new here; remembered for `status`. Raises as opening an image does."""
+    mark = fingerprint(wish.source, architecture=os.uname().machine)
+    record = _same(sysroot, booted, mark)
+    if record:
+        return Offer(
+            image=str(wish.source),
+            manifest_digest=record.manifest_digest,
+            version=record.image_version,
+            timestamp=record.created,
+            changed=False,
+        )
+    with (
+        open_image(wish.source, architecture=os.uname().machine, scratch=wish.scratch) as image,
+        opened(sysroot.store, Lock.SHARED) as repository,
+    ):
+        missing = [layer for layer in image.layers if not stage.has_layer(repository, layer.diff_id)]
+        offer = Offer(
+            image=str(wish.source),
+            manifest_digest=str(image.manifest_digest),
+            version=image.config.labels.get("org.opencontainers.image.version", ""),
+            timestamp=image.config.created or "",
+            changed=True,
+            layers=len(image.layers),
+            missing_layers=len(missing),
+            missing_size=sum(layer.descriptor.size for layer in missing),
+        )
+    with suppress(OSError):
+        cached.write(
+            sysroot,
+            Cached(
+                image=offer.image,
+                manifest_digest=offer.manifest_digest,
+                version=offer.version,
+                timestamp=offer.timestamp,
+                checked=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            ),
+        )
+    return offer
+
+
+def update(
+    sysroot: Sysroot,
+    booted: ObjectId,
+    wish: Wish,
+    *,
+    progress: Progress = SILENT,
+    reached: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Have what WISH names as the next boot of the machine that runs BOOTED. Cuts leave what `stage` says.
+
+    Raises EtcConflict, Unhealthy, OutOfSpace, CannotFinish, Failure, and what opening and reading an image raises.
+    """
+    mark = fingerprint(wish.source, architecture=os.uname().machine)
+    known = _same(sysroot, booted, mark)
+    if known and (outcome := _settled(sysroot, booted, wish, known)):
+        return outcome
+    same = {known.digest} if known else set()
+    if refused := _failed_before(sysroot, wish, lambda one: one.digest in same or one.manifest_digest == mark):
+        return refused
+    with (
+        open_image(wish.source, architecture=os.uname().machine, scratch=wish.scratch) as image,
+        stage.fetched(sysroot, image, jobs=wish.jobs, progress=progress, reached=reached) as candidate,
+    ):
+        record = records.find(sysroot, candidate.digest)
+        if candidate.digest == booted or record:
+            found = record or _put_back(sysroot, candidate)
+            if outcome := _settled(sysroot, booted, wish, found):
+                return outcome
+        if refused := _failed_before(sysroot, wish, lambda one: one.digest == candidate.digest):
+            return refused
+        return _commit(sysroot, booted, candidate, download_only=wish.download_only, progress=progress, reached=reached)
+
+
+def from_downloaded(
+    sysroot: Sysroot,
+    booted: ObjectId,
+    *,
+    progress: Progress = SILENT,
+    reached: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Have what was downloaded as the next boot; no network is needed. Raises as `update` does."""
+    digest = kept.downloaded(sysroot)
+    if digest is None:
+        raise Failure(
+            "there is nothing to stage",
+            why="no version was downloaded since the last boot",
+            fix="`keelboot upgrade --download-only` downloads one, `keelboot upgrade` stages it at once.",
+        )
+    with stage.stored(sysroot, records.read(sysroot, digest), progress=progress) as candidate:
+        return _commit(sysroot, booted, candidate, progress=progress, reached=reached)
+
+
+def tidy(sysroot: Sysroot, booted: ObjectId, progress: Progress = SILENT) -> str:
+    """Remove what a new version made superfluous; what went wrong, or nothing: the upgrade itself is done by then."""
+    try:
+        if garbage.due(sysroot, booted):
+            garbage.collect(sysroot, booted, progress=progress)
+    except (Failure, OSError) as error:
+        return f"what is no longer needed was not removed: {str(error).splitlines()[0]}"
+    return ""
+
+
+def _commit(
+    sysroot: Sysroot,
+    booted: ObjectId,
+    candidate: Candidate,
+    *,
+    download_only: bool = False,
+    progress: Progress,
+    reached: Callable[[str], None],
+) -> Outcome:
+    both, remarks = _judge_etc(sysroot, booted, candidate)
+    record = stage.commit(
+        sysroot,
+        candidate,
+        parent=booted,
+        settings=records.settings(sysroot),
+        verified=rollback.verified(sysroot),
+        download_only=download_only,
+        progress=progress,
+        reached=reached,
+    )
+    result = Result.DOWNLOADED if download_only else Result.STAGED
+    return Outcome(result=result, record=record, both=both, remarks=remarks)
+
+
+def _same(sysroot: Sysroot, booted: ObjectId, mark: str) -> Record | None:
+    """The deployment that was made from the image with the fingerprint MARK, what runs before others."""
+    known = records.deployments(sysroot)
+    digest = None
+    with opened(sysroot.store, Lock.SHARED) as repository:
+        name = stage.known(repository, mark)
+        image = repository.image(name) if name else None
+        if image and image.composefs:
+            digest = image.composefs.object
+    fitting = [record for record in known if record.digest == digest or (record.manifest_digest or "-") == mark]
+    return next((record for record in fitting if record.digest == booted), fitting[0] if fitting else None)
+
+
+def _settled(sysroot: Sysroot, booted: ObjectId, wish: Wish, record: Record) -> Outcome | None:
+    """What a version that this machine has comes to; None where it still has to be staged."""
+    held = {one.digest: one for one in kept.held(sysroot)}
+    one = held.get(record.digest)
+    staged = retention.staged(list(held.values()), booted)
+    runs = record.digest == booted
+    if not runs and (one is None or record.state is State.BAD or one.generation is None):
+        return None  # it failed, was only downloaded, or staging it was interrupted
+    if wish.switching and record.image != str(wish.source):
+        raise Failure(
+            f"cannot switch to {wish.source}",
+            why=f"it is the version {record.digest.hex[:12]} of {record.image}, which is on this machine already",
+            fix="Nothing has to be done for what runs; `keelboot rollback` boots the previous version."
+            if runs
+            else "`keelboot rollback` boots the previous version; `keelboot status` lists all of them.",
+        )
+    if staged and record.digest == staged.digest:
+        if wish.download_only:
+            return _hold_back(sysroot, record)
+        return Outcome(result=Result.UNCHANGED, record=record, remarks=("It is staged already: a restart boots it.",))
+    remarks: tuple[str, ...] = ()
+    if not runs:
+        remarks = ("It is on this machine already, and not what runs: `keelboot rollback` goes to it.",)
+    return Outcome(result=Result.UNCHANGED, record=record, remarks=remarks)
+
+
+def _hold_back(sysroot: Sysroot, record: Record) -> Outcome:
+    """Have what is staged wait for `--from-downloaded`: its note comes before its entry goes."""
+    stage.note_downloaded(sysroot, record.digest)
+    for listed in esp.entries(sysroot.esp):
+        if listed.digest == record.digest:
+            esp.remove_entry(sysroot.esp, listed.file_name)
+    return Outcome(result=Result.DOWNLOADED, record=record)
+
+
+def _failed_before(sysroot: Sysroot, wish: Wish, fits: Callable[[FailedVersion], bool]) -> Outcome | None:
+    """Whether the version failed on this machine: an outcome for timers, Unhealthy for people; None if it did not."""
+    failed = next((one for one in reversed(trial.failures(sysroot)) if fits(one)), None)
+    if failed is None or wish.retry_failed:
+        return None
+    why = f"it failed on this machine {failed.tries} times, last {failed.last}: {failed.reason}"
+    if wish.automatic:
+        return Outcome(result=Result.REFUSED, remarks=(f"{wish.source} is not staged again: {why}",))
+    verb = f"switch {wish.source}" if wish.switching else "upgrade"
+    raise Unhealthy(
+        f"cannot stage {wish.source}",
+        why=why,
+        fix=f"`keelboot {verb} --retry-failed` tries it again; `keelboot status` tells more.",
+    )
+
+
+def _judge_etc(sysroot: Sysroot, booted: ObjectId, candidate: Candidate) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Files in /etc that this machine and the new image both changed, and remarks. Raises EtcConflict."""
+    upper, repository = sysroot.deployment(booted) / "etc/upper", candidate.repository
+    if not upper.is_dir():
+        return (), ()
+    found = etc.preflight(
+        stage.tree_of(repository, booted),
+        upper,
+        candidate.tree,
+        lambda node: stage.small_file(repository.objects, node),
+    )
+    if found.conflicts:
+        raise EtcConflict(
+            f"cannot stage {candidate.system.image}",
+            why="Merge conflicts found in etc: a file on one side is a directory on the other: "
+            + _shown([f"/etc/{path}" for path in found.conflicts]),
+            fix="Move what this machine has there out of the way, or take the image's: `keelboot etc reset PATH`.",
+        )
+    remarks = (
+        (
+            "Users or groups have other numbers on this machine than in the image, which has files of theirs: "
+            + _shown(list(found.foreign)),
+        )
+        if found.foreign
+        else ()
+    )
+    return found.both, remarks
+
+
+def _shown(paths: list[str]) -> str:
+    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+
+
+def _put_back(sysroot: Sysroot, candidate: Candidate) -> Record:
+    """The record of what runs, which was lost: it is the candidate."""
+    record = candidate.system.record(
+        candidate.digest, manifest_digest=candidate.manifest_digest, boot_digest=candidate.boot_digest
+    )
+    sysroot.deployment(record.digest).mkdir(parents=True, exist_ok=True)
+    records.write(sysroot, record)
+    return record

@@ -1,0 +1,206 @@
+"""Versions that fail in every way a version can, and what becomes of the machine: it runs a good one, by itself.
+
+One disk has six bad versions and a good one, newest first, as if each had been staged by an upgrade; the loader goes
+through them. So one run answers for all; the power is cut in the middle of the very first try.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boot.computer import Computer, new_key
+from boot.conftest import Built, Keelboot, succeeded
+from boot.variants import Variant, disk_of
+from keelboot.host.trial import FAILED_ID
+
+pytestmark = pytest.mark.machine
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+INIT = "usr/lib/systemd/systemd"
+CORE = "usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-257.so"
+UNITS = "usr/lib/systemd/system"
+CHECKS = "usr/lib/keelboot/health.d"
+# Newest first: so they are tried.
+BAD = (
+    Variant(name="panic", arguments=("rdinit=/nonexistent",), tries=2),
+    Variant(name="no-initramfs", initrd="/EFI/keelboot/none/initrd"),
+    Variant(name="no-init", files={INIT: None}),
+    Variant(
+        name="unhealthy",
+        files={f"{CHECKS}/required.d/50-shop.sh": b"#!/bin/sh\necho the shop is closed >&2\nexit 3\n"},
+    ),
+    Variant(
+        name="hangs",
+        files={
+            f"{UNITS}/endless.service": b"[Service]\nType=oneshot\nExecStart=/usr/bin/sleep infinity\n"
+            b"[Unit]\nBefore=multi-user.target\n",
+            f"{UNITS}/keelboot-trial.timer.d/10-soon.conf": b"[Timer]\nOnBootSec=\nOnBootSec=70s\n",
+        },
+        links={f"{UNITS}/multi-user.target.wants/endless.service": "../endless.service"},
+    ),
+    Variant(name="hung-init", files={INIT: b"#!/bin/sh\nwhile :; do sleep 1000; done\n"}),
+    # The last one: the version that runs next finds what the firmware kept of its panic.
+    Variant(name="damaged", longer=(CORE,), damaged=CORE),
+)
+GOOD = Variant(
+    name="good",
+    files={
+        "usr/lib/version-two": b"two\n",
+        f"{CHECKS}/required.d/10-web.sh": b"#!/bin/sh\nsystemctl is-active nginx\n",
+        f"{CHECKS}/wanted.d/20-moon.sh": b"#!/bin/sh\necho it is cloudy\nexit 1\n",
+    },
+    tries=3,
+)
+REASONS = {
+    "panic": (2, "", "did not get as far as the disk"),
+    "no-initramfs": (1, "", "did not get as far as the disk"),
+    "no-init": (1, "root", "failed in the initramfs: initrd-switch-root.service"),
+    "unhealthy": (1, "up", "the required check 50-shop.sh failed"),
+    "hangs": (1, "init", "endless.service was still waited for"),
+    "hung-init": (1, "root", "its init did not start"),
+    "damaged": (1, "root", "the kernel panicked: Attempted to kill init"),
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the machine was like when it had come to rest, and its disk afterwards."""
+
+    digests: dict[str, str]
+    failures: dict[str, dict[str, Any]]
+    answers: dict[str, str]
+    entries: list[str]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def ended(keelboot: Keelboot, built: Built, workspace: Path) -> Iterator[Ended]:
+    file, key = workspace / "trial.img", new_key(workspace)
+    succeeded(keelboot("disk", built.name, "-o", file, "--ssh-key", key.with_suffix(".pub")))
+    with disk_of(file, built.name) as disk:
+        versions = {one.name: disk.add(one, 100 - number).hex for number, one in enumerate((*BAD, GOOD))}
+        digests = versions | {"first": disk.digest.hex}
+        began = time.monotonic()
+        _cut_in_the_first_panic(file, workspace / "cut.log")
+        assert next(name for name in disk.entries() if versions["panic"] in name).endswith("+1-1.conf")
+        with Computer(file, key=key, log=workspace / "trial.log") as computer:
+            seconds = time.monotonic() - began
+            computer.ask("systemctl is-system-running --wait")
+            answers = {name: str(computer.ask(command).text) for name, command in QUESTIONS.items()}
+        yield Ended(digests, _by_name(answers["failures"]), answers, disk.entries(), seconds)
+    file.unlink()
+
+
+QUESTIONS = {
+    "failures": "cat /sysroot/state/failures.json",
+    "status": "keelboot status --json",
+    "version": "cat /usr/lib/version-two",
+    "root": "grep ' / ' /proc/mounts | tail -n 1",
+    "journal": f"journalctl -b -o cat MESSAGE_ID={FAILED_ID}",
+    "trial": "ls /run/keelboot/trial 2>&1; systemctl is-active keelboot-trial.timer keelboot-bless.service",
+    "boots": 'cd /sysroot/state/boots && for f in *; do sed "s/^/$f /" $f; done',
+    "records": "cd /sysroot/state/deploy && grep -H '\"state\"' */origin.json",
+    "health": "keelboot health",
+    "health json": "keelboot health --json",
+    "made ill": "mkdir -p /etc/keelboot/health.d && cd /etc/keelboot/health.d && "
+    "printf '#!/bin/sh\\necho ouch; exit 1\\n' >x.sh && chmod +x x.sh && keelboot health; echo status $?",
+    "healed": "ln -sf /dev/null /etc/keelboot/health.d/x.sh && keelboot health >/dev/null; echo status $?",
+    "complaints": "journalctl -b -p err --no-pager -o cat",
+    "units": "systemctl --failed --plain --no-legend; systemctl is-enabled systemd-bless-boot.service",
+    "store": "touch /sysroot/x; mount | grep -c /run/keelboot/esp",
+}
+
+
+def _cut_in_the_first_panic(file: Path, log: Path) -> None:
+    """Boot until the kernel has panicked, and cut the power: QEMU is killed with who started it."""
+    log.touch()
+    argv = [sys.executable, "-m", "keelboot.cli.main", "run", "--persist", "--log", log, file]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(SOURCE)}) as run:
+        deadline = time.monotonic() + 120
+        while b"Kernel panic" not in log.read_bytes() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        run.kill()
+    assert b"Kernel panic" in log.read_bytes()
+
+
+def _by_name(failures: str) -> dict[str, dict[str, Any]]:
+    return {one["image"].split("/")[-1].split(":")[0]: one for one in json.loads(failures)["failures"]}
+
+
+def test_a_good_version_runs_in_the_end_and_is_kept(ended: Ended) -> None:
+    assert ended.answers["root"].startswith(f"composefs:{ended.digests['good']} / overlay ro,")
+    assert ended.answers["version"] == "two"
+    assert f"keelboot-000093-{ended.digests['good']}.conf" in ended.entries
+    assert f'{ended.digests["good"]}/origin.json:  "state": "good"' in ended.answers["records"]
+
+
+def test_the_version_before_it_stays(ended: Ended) -> None:
+    assert f"keelboot-000001-{ended.digests['first']}.conf" in ended.entries
+
+
+def test_no_bad_version_is_left_to_boot(ended: Ended) -> None:
+    assert len(ended.entries) == 2
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_each_failure_is_told(ended: Ended, name: str) -> None:
+    tries, stage, reason = REASONS[name]
+    told = ended.failures[name]
+    assert told["composefs"] == ended.digests[name]
+    assert told["tries"] == tries
+    assert told["stage"] == stage
+    assert reason in told["reason"]
+    assert told["first"] <= told["last"]
+
+
+def test_what_a_check_printed_is_kept(ended: Ended) -> None:
+    assert "the shop is closed" in ended.failures["unhealthy"]["detail"]
+
+
+def test_the_journal_and_the_status_tell_it(ended: Ended) -> None:
+    assert ended.answers["journal"].count(" failed: ") == len(BAD)
+    assert "50-shop.sh" in ended.answers["status"]
+
+
+def test_nothing_is_on_trial_any_more(ended: Ended) -> None:
+    flag, timer, bless = ended.answers["trial"].splitlines()
+    assert "No such file" in flag
+    assert (timer, bless) == ("inactive", "active")
+
+
+def test_the_boot_record_has_every_stage(ended: Ended) -> None:
+    lines = [line.split() for line in ended.answers["boots"].splitlines() if line.startswith(ended.digests["good"])]
+    assert [line[3] for line in lines] == ["initramfs", "root", "init", "up", "good"]
+
+
+def test_health_is_told_when_asked(ended: Ended) -> None:
+    report = json.loads(ended.answers["health json"])
+    assert report["passed"] is True
+    results = {check["name"]: (check["required"], check["passed"]) for check in report["checks"]}
+    assert results == {"systemd": (True, True), "10-web.sh": (True, True), "20-moon.sh": (False, False)}
+    assert "it is cloudy" in ended.answers["health"]
+    assert "status 19" in ended.answers["made ill"]
+    assert "ouch" in ended.answers["made ill"]
+    assert ended.answers["healed"].endswith("status 0")
+
+
+def test_nothing_complains(ended: Ended) -> None:
+    assert [line for line in ended.answers["complaints"].splitlines() if "keelboot" in line] == []
+    assert ended.answers["units"] == "masked"
+
+
+def test_nobody_else_sees_the_esp_or_writes_the_store(ended: Ended) -> None:
+    assert "Read-only file system" in ended.answers["store"]
+    assert "0" in ended.answers["store"].splitlines()
+
+
+def test_it_takes_minutes_and_no_operator(ended: Ended) -> None:
+    assert ended.seconds < 900
