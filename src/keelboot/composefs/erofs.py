@@ -9,7 +9,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from keelboot.composefs import directories, ondisk
 from keelboot.composefs.bodies import Bodies
@@ -28,9 +28,10 @@ from keelboot.composefs.ondisk import (
 )
 from keelboot.composefs.overlay import path_of
 from keelboot.composefs.table import CHUNKED, LONG, Table, build
-from keelboot.composefs.trees import TreeSource
 from keelboot.composefs.xattrs import ACL_NAMES
-from keelboot.image.tree import Directory
+
+if TYPE_CHECKING:
+    from keelboot.image.tree import Directory
 
 _CHUNK: Final = 1 << 18
 _SYMLINK: Final = FILE_TYPES[stat.S_IFLNK]
@@ -41,11 +42,11 @@ _TIME: Final = struct.Struct("<qI")
 _TIME_AT: Final = 32  # in the long form
 
 
-def image_chunks(root: Directory | Inode, version: int = 1) -> tuple[int, Iterator[bytes]]:
+def image_chunks(root: "Directory | Inode", version: int = 1) -> tuple[int, Iterator[bytes]]:
     """The size in bytes of the image of the tree, and the image in chunks of some 256 KiB.
 
-    ROOT may also be an inode, in which and below which `inodes.fault` finds nothing wrong. It is not changed until the
-    last chunk is taken. Images that name deployments are of version 1. Raises InvalidImage if an image cannot hold it.
+    ROOT may also be an inode, in which and below which `inodes.fault` finds nothing wrong. Once this returns, it is not
+    needed any more. Images that name deployments are of version 1. Raises InvalidImage if an image cannot hold ROOT.
     """
     if version not in VERSIONS:
         raise ValueError(f"version {version} of composefs images is not one of {VERSIONS}")
@@ -53,12 +54,14 @@ def image_chunks(root: Directory | Inode, version: int = 1) -> tuple[int, Iterat
         if isinstance(root, Inode):
             table = build(InodeSource(root), root, version)
         else:
+            from keelboot.composefs.trees import TreeSource  # noqa: PLC0415 - text is read in less time without trees
+
             table = build(TreeSource(root), root, version)
         writer = _Writer(table, version)
     return writer.size, writer.chunks()
 
 
-def image_bytes(root: Directory | Inode, version: int = 1) -> bytes:
+def image_bytes(root: "Directory | Inode", version: int = 1) -> bytes:
     """The image as one value. Raises InvalidImage if an image cannot hold it."""
     _, chunks = image_chunks(root, version)
     out = BytesIO()  # which gives away its bytes without a copy
@@ -95,7 +98,6 @@ class _Writer:
 
     def chunks(self) -> Iterator[bytes]:
         """The image. Is to be called once."""
-        yield self._start()
         yield from self._inodes()
         yield self._bodies.area.ljust(self._first_block * BLOCK - self._end, b"\0")
         for at in range(0, len(self._data_blocks), _CHUNK // BLOCK):
@@ -141,9 +143,9 @@ class _Writer:
         return header.ljust(ondisk.SUPERBLOCK_AT, b"\0") + superblock
 
     def _inodes(self) -> Iterator[bytes]:
-        """The inodes, with what is inline. The data blocks are put aside."""
+        """All up to the shared area. The data blocks are put aside."""
         table = self._table
-        parts: list[bytes | bytearray] = []
+        parts: list[bytes | bytearray] = [self._start()]
         written = begun = ondisk.FIRST_INODE
         columns = zip(self._nids, table.values, table.lengths, self._bodies.column, strict=True)
         for number, (nid, value, length, body) in enumerate(columns):

@@ -10,8 +10,7 @@ from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from keelboot.composefs import directories
 from keelboot.composefs.inodes import Inode
@@ -34,8 +33,7 @@ _MODE_AT: Final = 4
 _TYPES: Final = bytes(FILE_TYPES.get(high << 8 & 0o170000, 0) for high in range(256))  # by the high byte of a mode
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """A directory's names in order, `.` and `..` among them, and the number of each one's inode."""
 
     names: list[bytes]
