@@ -1,7 +1,6 @@
 """The only way to write a file that matters: readers see the old one or the new one, also after a power cut."""
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     Raises OSError where the directory cannot be written or the filesystem is full.
     """
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    draft = f".{path.name}.{secrets.token_hex(8)}"
+    draft = f".{path.name}.{os.urandom(8).hex()}"
     try:
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=directory)
         try:

@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -101,7 +100,7 @@ def add_kernel(esp: Path, digest: str, kernel: Iterable[bytes], initramfs: Itera
             return False
         kernels = esp / KERNELS
         kernels.mkdir(parents=True, exist_ok=True)
-        draft = kernels / f"{_DRAFT}{secrets.token_hex(8)}"
+        draft = kernels / f"{_DRAFT}{os.urandom(8).hex()}"
         draft.mkdir()
         try:
             for name, chunks in zip(FILES, (kernel, initramfs), strict=True):
@@ -110,7 +109,7 @@ def add_kernel(esp: Path, digest: str, kernel: Iterable[bytes], initramfs: Itera
             if _measured(draft) != digest:
                 raise _unreliable("put the kernel onto the ESP")  # noqa: TRY301 - the draft has to go
             with suppress(FileNotFoundError):  # damaged, as it is not sound: whatever named it does not boot either
-                (kernels / digest).rename(kernels / f"{_DRAFT}{secrets.token_hex(8)}")
+                (kernels / digest).rename(kernels / f"{_DRAFT}{os.urandom(8).hex()}")
             draft.rename(kernels / digest)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -138,7 +137,7 @@ def add_entry(esp: Path, entry: Entry) -> None:
         target, content = directory / entry.file_name, entry.text().encode()
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        draft = directory / f"{entry.id}.{secrets.token_hex(4)}.draft"
+        draft = directory / f"{entry.id}.{os.urandom(4).hex()}.draft"
         try:
             _write(draft, [content])
             _sync(esp)

@@ -1,7 +1,7 @@
 """Records of deployments and the machine's settings, read from the state directory and replaced by renames."""
 
 import errno
-import secrets
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -73,7 +73,7 @@ def create(sysroot: Sysroot, record: Record, *, first: bool) -> None:
     """
     with explained(sysroot):
         sysroot.deployments.mkdir(parents=True, exist_ok=True)
-        draft = sysroot.deployments / f"{_DRAFT}{secrets.token_hex(8)}"
+        draft = sysroot.deployments / f"{_DRAFT}{os.urandom(8).hex()}"
         draft.mkdir()
         try:
             with durable.replacing(draft / _ORIGIN) as file:
@@ -94,7 +94,7 @@ def create(sysroot: Sysroot, record: Record, *, first: bool) -> None:
 def forget_etc(sysroot: Sysroot, digest: ObjectId) -> None:
     """Take away what the deployment had in /etc, so that its next boot takes that of its parent."""
     directory = sysroot.deployment(digest)
-    gone = directory / f"{_GONE}{secrets.token_hex(8)}"
+    gone = directory / f"{_GONE}{os.urandom(8).hex()}"
     with explained(sysroot), suppress(FileNotFoundError):
         (directory / "etc").rename(gone)
         durable.sync_directory(directory)
@@ -103,7 +103,7 @@ def forget_etc(sysroot: Sysroot, digest: ObjectId) -> None:
 
 def remove(sysroot: Sysroot, name: str) -> None:
     """Remove the deployment's directory called NAME. A cut leaves all of it, or a rest that `rests` tells of."""
-    gone = sysroot.deployments / f"{_GONE}{secrets.token_hex(8)}"
+    gone = sysroot.deployments / f"{_GONE}{os.urandom(8).hex()}"
     with explained(sysroot):
         (sysroot.deployments / name).rename(gone)
         durable.sync_directory(sysroot.deployments)

@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
@@ -142,4 +141,4 @@ class Draft:
 
 def draft_name() -> str:
     """A name for what is being made; it is no other's."""
-    return f".draft-{secrets.token_hex(8)}"
+    return f".draft-{os.urandom(8).hex()}"
