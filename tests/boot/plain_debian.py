@@ -48,6 +48,7 @@ def _settle(root: Path, identifier: str) -> None:
     (root / "etc/machine-id").write_text("uninitialized\n")
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    (root / "etc/hostname").write_text("plain\n")  # while an image is built, podman has a file of its own there
     (root / "boot/efi").mkdir(parents=True)
     (root / "home/mine").write_text("precious\n")
 

@@ -19,7 +19,8 @@ from boot.conftest import succeeded
 from boot.partitions import partitions
 from boot.workbench import PASSPHRASE, Workbench
 
-pytestmark = pytest.mark.machine
+# Each machine installs twice, which takes minutes without KVM.
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(3600)]
 
 Keelboot = Callable[..., subprocess.CompletedProcess[str]]
 Answers = dict[str, Answer]

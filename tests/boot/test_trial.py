@@ -1,6 +1,6 @@
 """Versions that fail in every way a version can, and what becomes of the machine: it runs a good one, by itself.
 
-One disk has six bad versions and a good one, newest first, as if each had been staged by an upgrade; the loader goes
+One disk has seven bad versions and a good one, newest first, as if each had been staged by an upgrade; the loader goes
 through them. So one run answers for all; the power is cut in the middle of the very first try.
 """
 
@@ -21,7 +21,7 @@ from boot.conftest import Built, Keelboot, succeeded
 from boot.variants import Variant, disk_of
 from keelboot.host.trial import FAILED_ID
 
-pytestmark = pytest.mark.machine
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(2400)]
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 INIT = "usr/lib/systemd/systemd"
@@ -62,7 +62,7 @@ GOOD = Variant(
 REASONS = {
     "panic": (2, "", "did not get as far as the disk"),
     "no-initramfs": (1, "", "did not get as far as the disk"),
-    "no-init": (1, "root", "failed in the initramfs: initrd-switch-root.service"),
+    "no-init": (1, "root", "its init did not start"),
     "unhealthy": (1, "up", "the required check 50-shop.sh failed"),
     "hangs": (1, "init", "endless.service was still waited for"),
     "hung-init": (1, "root", "its init did not start"),
@@ -91,7 +91,7 @@ def ended(keelboot: Keelboot, built: Built, workspace: Path) -> Iterator[Ended]:
         began = time.monotonic()
         _cut_in_the_first_panic(file, workspace / "cut.log")
         assert next(name for name in disk.entries() if versions["panic"] in name).endswith("+1-1.conf")
-        with Computer(file, key=key, log=workspace / "trial.log") as computer:
+        with Computer(file, key=key, log=workspace / "trial.log", options=("--timeout", "1800")) as computer:
             seconds = time.monotonic() - began
             computer.ask("systemctl is-system-running --wait")
             answers = {name: str(computer.ask(command).text) for name, command in QUESTIONS.items()}
@@ -203,4 +203,4 @@ def test_nobody_else_sees_the_esp_or_writes_the_store(ended: Ended) -> None:
 
 
 def test_it_takes_minutes_and_no_operator(ended: Ended) -> None:
-    assert ended.seconds < 900
+    assert ended.seconds < 1500

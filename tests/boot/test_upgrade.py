@@ -16,8 +16,9 @@ import pytest
 from boot.computer import Answer, Computer, new_key
 from boot.conftest import succeeded
 from boot.registry import Registry, serving
+from bootc_schema import faults
 
-pytestmark = pytest.mark.machine
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(3600)]  # six boots, on a busy computer
 
 Keelboot = Callable[..., subprocess.CompletedProcess[str]]
 VERSIONS = Path(__file__).with_name("versions")
@@ -176,3 +177,117 @@ def life(
         json.dumps({c: {n: str(a) for n, a in q.items()} for c, q in life.answers.items()} | life.statuses, indent=1)
     )
     return life
+
+
+def slot(life: Life, chapter: str, name: str) -> str | None:
+    """The digest in the slot NAME of the status in that CHAPTER."""
+    entry = life.statuses[chapter]["status"][name]
+    return entry and entry["composefs"]["verity"]
+
+
+def version(life: Life, chapter: str, name: str) -> str | None:
+    entry = life.statuses[chapter]["status"][name]
+    return entry and entry["image"]["version"]
+
+
+@pytest.mark.parametrize(
+    "chapter", ["first", "staged", "second", "queued", "third", "switched", "fourth", "fifth", "sixth"]
+)
+def test_status_is_bootcs_document(life: Life, chapter: str) -> None:
+    assert faults(life.statuses[chapter]) == []
+
+
+@pytest.mark.parametrize("chapter", ["first", "second", "third", "fourth", "fifth", "sixth"])
+def test_every_boot_is_healthy(life: Life, chapter: str) -> None:
+    assert life.told(chapter, "state") == "running"
+    life.told(chapter, "health")
+    life.told(chapter, "fsck")
+    life.told(chapter, "human")
+    life.told(chapter, "ten at once")
+    sysroot, *boot = life.told(chapter, "sysroot").splitlines()
+    assert "ro" in sysroot.split(",")
+    assert boot == []
+    assert json.loads(life.told(chapter, "as alice"))["status"]["booted"] == life.statuses[chapter]["status"]["booted"]
+    assert life.told(chapter, "machine id") == life.told("first", "machine id")
+
+
+def test_what_runs_and_what_one_can_go_back_to(life: Life) -> None:
+    assert slot(life, "first", "booted") == life.digests[1]
+    assert (version(life, "first", "staged"), version(life, "first", "rollback")) == (None, None)
+    assert (version(life, "staged", "booted"), version(life, "staged", "staged")) == ("1", "2")
+    assert (version(life, "second", "booted"), version(life, "second", "rollback")) == ("2", "1")
+    assert life.statuses["second"]["status"]["staged"] is None
+    assert life.statuses["queued"]["status"]["rollbackQueued"] is True
+    assert life.statuses["unqueued"]["status"]["rollbackQueued"] is False
+    assert (version(life, "third", "booted"), version(life, "third", "rollback")) == ("1", "2")
+    assert version(life, "switched", "staged") == "3"
+    assert version(life, "fourth", "booted") == "3"
+    assert version(life, "fifth", "booted") == "1"
+    assert version(life, "sixth", "booted") == "3"
+
+
+def test_upgrade_says_what_it_does(life: Life) -> None:
+    life.told("first", "check")
+    life.told("first", "dry run")
+    assert "Queued for next boot: " in life.told("first", "upgrade")
+    assert life.told("first", "again")
+    events = [json.loads(line) for line in life.told("first", "progress").splitlines()]
+    assert events[0] == {"type": "Start", "version": "0.1.0"}
+    assert {event["type"] for event in events} >= {"ProgressBytes"}
+    assert life.answers["first"]["same digest"].status != 0
+
+
+def test_the_version_that_runs_is_the_one_that_is_served(life: Life) -> None:
+    assert life.pages["second"] == "version 2\n"
+    assert "X-Version: 2" in life.told("second", "page header")
+    assert life.pages["third"] == "version 1\n"
+    assert life.answers["first"]["tree"].status != 0
+    assert life.told("second", "tree") == "/usr/bin/tree"
+    assert life.answers["third"]["tree"].status != 0
+    for chapter, number in (("first", 1), ("second", 2), ("third", 1), ("fourth", 3)):
+        words = life.told(chapter, "command line").split()
+        assert [word for word in words if word.startswith("example.version=")] == [f"example.version={number}"]
+
+
+def test_etc_is_the_images_with_the_machines_changes(life: Life) -> None:
+    first, second, third = (life.answers[chapter]["etc"].text for chapter in ("first", "second", "third"))
+    assert first.splitlines() == ["both: machine", "image: image 1", "keeper"]
+    # What was changed between staging and the reboot is there as well, and what was removed stays removed.
+    assert second.splitlines() == ["both: machine", "image: image 2", "late", "keeper"]
+    assert third.splitlines() == ["both: machine", "image: image 1", "late", "keeper"]
+    assert "both" in life.told("second", "etc diff")
+    life.told("third", "two")
+
+
+def test_users_keep_their_numbers(life: Life) -> None:
+    first, second = (life.answers[chapter]["users"].text for chapter in ("first", "second"))
+    assert "uid=501(teller)" in first
+    assert "uid=501(teller)" in second
+    assert "(newcomer)" in second
+    assert "uid=502(newcomer)" in second
+    assert "alice" in second
+    assert second.splitlines()[-1] == "teller:501"
+
+
+def test_var_is_shared_by_all(life: Life) -> None:
+    for chapter in ("first", "second", "third", "fourth", "fifth", "sixth"):
+        assert life.told(chapter, "var") == "mine\nmine"
+
+
+def test_an_upgrade_adds_only_what_changed(life: Life) -> None:
+    (before, size), (after, grown) = (
+        (int(line.split()[0]) for line in life.told("first", name).splitlines()) for name in ("store", "store after")
+    )
+    assert 0 < after - before < 600, "objects"
+    assert grown - size < 120_000, "KiB"
+
+
+def test_postgresql_works_and_its_data_outlives_a_rollback(life: Life) -> None:
+    life.told("fourth", "write")
+    assert life.told("fifth", "data") == life.told("fourth", "where")
+    assert life.told("sixth", "read") == "42"
+
+
+def test_gc_keeps_what_deployments_need(life: Life) -> None:
+    life.told("fifth", "gc dry")
+    life.told("fifth", "gc")

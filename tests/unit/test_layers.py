@@ -32,8 +32,8 @@ RANK = {package: rank for rank, row in enumerate(ORDER) for package in row}
 # By package. Pure: bytes and values in, values out. Doors: files, programs, the clock, the network. "." is __init__.
 PURE = {
     "": ". failure progress",
-    "image": """. archive bootable changes compression digest documents extended hashing layers opened readahead
-        reference refusal release remote strictjson tree""",
+    "image": """. archive bootable changes compression digest documents extended layers opened
+        readahead reference refusal release remote strictjson tree""",
     "composefs": ". bodies directories dump erofs inodes ondisk overlay reader sealing table trees verity xattrs",
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
@@ -42,8 +42,8 @@ PURE = {
     "boot": ". entries kernel_arguments",
     "assembly": ". record settings",
     "host": """. accounts arguments autoupdate boots checks failed install install.configuration install.device
-        install.initramfs install.plan install.stack install.where install.wishes mounts record retention shown
-        status sysroot""",
+        install.initramfs install.plan install.stack install.where install.wishes mounts record retention
+        shown status sysroot""",
     "vm": ". announcement console credentials forward machine monitor",
     "cli": ".",
     "initramfs": ".",
@@ -58,11 +58,11 @@ DOORS = {
     "registry": "blob client connections endpoint opening settings",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "esp systemd_boot",
-    "assembly": "deployment disk inspection staged system",
-    "host": """automatic bless cached carryover command_line etc etcdiff factory facts garbage health install.deploying
-        install.existing install.firmware install.look install.partitioning install.probe install.temporary
-        install.todisk install.tofilesystem journal kept merge mounting namespace nextroot published records
-        restart restore rollback sides soundness space stage trial upgrade usr""",
+    "assembly": "deployment disk inspection staged stored system",
+    "host": """automatic bless cached carryover command_line etc etcdiff factory facts garbage health
+        install.deploying install.existing install.firmware install.look install.partitioning install.probe
+        install.temporary install.todisk install.tofilesystem journal kept merge mounting namespace nextroot
+        published records restart restore rollback sides soundness space stage trial upgrade usr""",
     "vm": "acceleration firmware lifetime ports scratch ssh startup terminal",
     "cli": """base bootc bootc_container build completion composefs composefs_create disk doctor etc factory_reset fsck
         gc health inspect install internals kargs main pin progress_lines registries rollback run status store

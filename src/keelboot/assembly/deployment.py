@@ -1,27 +1,28 @@
 """An image becomes a deployment: a verified root with a name of its own, and the kernel that starts it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from keelboot.assembly import staged
+from keelboot.assembly import staged, stored
 from keelboot.assembly.record import Record
 from keelboot.assembly.system import System, entry_of, system_in
 from keelboot.boot.entries import FIRST, Entry
 from keelboot.boot.systemd_boot import boot_digest
 from keelboot.composefs import erofs, sealing
 from keelboot.disk.sealed_objects import SealedObjects
-from keelboot.image import layers
 from keelboot.image.transports import Image
-from keelboot.image.tree import ObjectId
+from keelboot.image.tree import External, ObjectId
 from keelboot.progress import SILENT, Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What will run first on a new machine: its record, what boots it, and where in the image that lies."""
+    """What will run first on a new machine: its record, what boots it, where that lies, what its store names."""
 
     system: System
     record: Record
     entry: Entry
+    links: Mapping[str, ObjectId]  # of its store, by path
 
     @property
     def digest(self) -> ObjectId:
@@ -42,14 +43,19 @@ def prepare(
     TARGET is the reference that the machine follows, IMAGE's own if it is None. Raises InvalidImage for a damaged
     image, CannotFinish for one that is not bootable.
     """
-    tree = layers.read_tree(image, objects, progress)
-    system = system_in(tree, str(image.reference), image.config, lambda node: staged.read(objects, node))
+    read = stored.read(image, objects, progress)
+    system = system_in(read.tree, str(image.reference), image.config, lambda node: staged.read(objects, node))
     if target:
         system = replace(system, image=target)
     with progress.step("Sealing the root"):
-        content = erofs.image_bytes(sealing.seal(tree), version=1)
-        digest = objects.add(len(content), [content])
+        size, chunks = erofs.image_chunks(sealing.seal(read.tree), version=1)
+        composefs = External(objects.add(size, chunks), size)
     kernel = boot_digest(staged.sha256(objects, system.kernel), staged.sha256(objects, system.initramfs))
-    record = system.record(digest, manifest_digest=str(image.manifest_digest), boot_digest=kernel)
+    record = system.record(
+        composefs.object,
+        manifest_digest=image.manifest_digest,
+        config_digest=image.manifest.config.digest,
+        boot_digest=kernel,
+    )
     entry = entry_of(record, FIRST, arguments=[*system.arguments, *arguments])
-    return Deployment(system=system, record=record, entry=entry)
+    return Deployment(system=system, record=record, entry=entry, links=read.links(composefs, objects))

@@ -21,6 +21,7 @@ from keelboot.disk.sealed_objects import SealedObjects
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
 from keelboot.progress import SILENT, Progress
+from keelboot.store import names
 from keelboot.store.meta import Meta
 
 _OLDEST = 315532800  # 1980-01-01: FAT knows no earlier time
@@ -89,7 +90,8 @@ def _store(deployment: Deployment, objects: SealedObjects, options: DiskOptions)
     for number in range(256):
         yield contents.Directory(path=f"/composefs/objects/{number:02x}".encode())
     yield from contents.Sealed.below(b"/composefs/objects", objects.objects())
-    yield contents.Symlink(path=f"/composefs/images/{digest.hex}".encode(), target=f"../objects/{digest.path}".encode())
+    for path, name in deployment.links.items():
+        yield contents.Symlink(path=f"/composefs/{path}".encode(), target=names.target(name).encode())
     if options.arguments:
         yield contents.File(path=b"/state/host.json", content=Settings(kargs=options.arguments).encode())
     yield contents.File(path=state + b"/origin.json", content=deployment.record.encode())

@@ -14,10 +14,16 @@ from keelboot.image.strictjson import Members, parse
 from keelboot.image.tree import ObjectId
 
 VERSION: Final = 1
+REFERENCES: Final = "deployment:"  # how references to deployments' images begin
 _MEMBERS = (
-    "version", "image", "manifest-digest", "composefs", "created", "image-version", "architecture", "kernel", "title",
-    "boot-digest", "arguments", "parent", "staged", "state", "pinned", "rolled-back",
+    "version", "image", "manifest-digest", "config-digest", "composefs", "created", "image-version", "architecture",
+    "kernel", "title", "boot-digest", "arguments", "parent", "staged", "state", "pinned", "rolled-back",
 )  # fmt: skip
+
+
+def reference_of(digest: ObjectId) -> str:
+    """What a store calls the image of the deployment DIGEST: its own name, as tags move on to other images."""
+    return f"{REFERENCES}{digest.hex}"
 
 
 class State(StrEnum):
@@ -35,6 +41,7 @@ class Record:
     digest: ObjectId
     image: str
     manifest_digest: str = ""
+    config_digest: str = ""  # the same wherever the image is kept and however its layers are compressed there
     created: str = ""
     image_version: str = ""
     architecture: str = ""
@@ -55,6 +62,7 @@ class Record:
             "version": VERSION,
             "image": self.image,
             "manifest-digest": self.manifest_digest,
+            "config-digest": self.config_digest,
             "composefs": self.digest.hex,
             "created": self.created,
             "image-version": self.image_version,
@@ -85,6 +93,7 @@ class Record:
                 digest=ObjectId(members.required_text("composefs")),
                 image=members.required_text("image"),
                 manifest_digest=members.text("manifest-digest") or "",
+                config_digest=members.text("config-digest") or "",
                 created=members.text("created") or "",
                 image_version=members.text("image-version") or "",
                 architecture=members.text("architecture") or "",

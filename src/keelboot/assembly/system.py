@@ -12,6 +12,7 @@ from keelboot.boot.entries import SORT_KEY, Entry, Generation, Tries
 from keelboot.boot.systemd_boot import KERNELS, LOADERS
 from keelboot.failure import CannotFinish
 from keelboot.image import bootable
+from keelboot.image.digest import Digest
 from keelboot.image.documents import Config
 from keelboot.image.release import read_release
 from keelboot.image.tree import Directory, External, ObjectId, Regular, resolve
@@ -39,7 +40,8 @@ class System:
         self,
         digest: ObjectId,
         *,
-        manifest_digest: str,
+        manifest_digest: Digest,
+        config_digest: Digest,
         boot_digest: str,
         parent: ObjectId | None = None,
         staged: str = "",
@@ -49,7 +51,8 @@ class System:
         return Record(
             digest=digest,
             image=self.image,
-            manifest_digest=manifest_digest,
+            manifest_digest=str(manifest_digest),
+            config_digest=str(config_digest),
             created=self.created,
             image_version=self.image_version,
             architecture=self.architecture,

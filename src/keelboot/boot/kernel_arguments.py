@@ -19,12 +19,13 @@ def defaults(architecture: str) -> Sequence[str]:
     The last console is the one that services and the emergency shell talk to; a machine without a serial port falls
     back to the display by itself. `systemd.firstboot` would ask questions on the console and wait for the answers.
 
-    A panic and a failure in the initramfs end in a restart, of a proven version as well: a counted try has to come to
-    its end unattended, and what was late or loose may be there the next time. A shell would ask for a password that
-    the initramfs does not know. `rd.shell=1` among the machine's own arguments, which come later, brings it back.
+    A panic, a crash of the init and a failure in the initramfs end in a restart, of a proven version as well: a counted
+    try has to come to its end unattended, and what was late or loose may be there the next time. A shell would ask for
+    a password that the initramfs does not know. `rd.shell=1` among the machine's own arguments, which come later,
+    brings it back. (systemd 256 has crash_action=; what came before knows only crash_reboot=, which it still takes.)
     """
     consoles = ["console=tty0"] + ([f"console={_SERIAL[architecture]}"] if architecture in _SERIAL else [])
-    restarts = ["panic=10", "rd.shell=0", "rd.emergency=reboot"]  # dracut.cmdline(7)
+    restarts = ["panic=10", "systemd.crash_reboot=1", "rd.shell=0", "rd.emergency=reboot"]  # dracut.cmdline(7)
     return ["rw", *consoles, "quiet", "systemd.show_status=1", "systemd.firstboot=0", *restarts]
 
 

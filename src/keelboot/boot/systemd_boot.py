@@ -4,6 +4,7 @@ EFI/BOOT/BOOTX64.EFI            the loader, where firmware looks without being t
 EFI/systemd/systemd-bootx64.efi the same, where `bootctl` looks
 EFI/keelboot/<digest>/          vmlinuz and initrd, once per content
 loader/loader.conf
+startup.nsh                     what firmware does that has nothing left to boot and opens its shell
 loader/entries/keelboot-<generation>-<deployment>.conf
 """
 
@@ -36,6 +37,9 @@ LOADERS: Mapping[str, LoaderNames] = {
 # verification of the root.
 LOADER_CONF = b"timeout 0\nconsole-mode keep\neditor no\n"
 
+# An entry whose initramfs is missing is given up by the kernel, and systemd-boot (257) then goes back to the firmware.
+# Firmware for virtual machines opens its shell, which runs this: the next try is counted, until another entry's turn.
+SHELL_SCRIPT: Final = b"reset\n"
 
 KERNELS: Final = "EFI/keelboot"
 
@@ -55,6 +59,7 @@ def esp_files(
         names.installed: loader,
         "loader/loader.conf": LOADER_CONF,
         "loader/entries.srel": b"type1\n",
+        "startup.nsh": SHELL_SCRIPT,
         entry.linux.lstrip("/"): kernel,
         entry.initrd.lstrip("/"): initramfs,
         f"loader/entries/{entry.file_name}": entry.text().encode(),

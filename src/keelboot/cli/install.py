@@ -30,11 +30,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the ways to install, and the options of each."""
     ways = parser.add_subparsers(metavar="WAY", dest="way", required=True)
 
-    def way(name: str, summary: str) -> argparse.ArgumentParser:
+    def plain(name: str, summary: str) -> argparse.ArgumentParser:
         own = ways.add_parser(name, help=summary, description=f"{summary[:1].upper()}{summary[1:]}.")
         # Not given here, what stands before WAY holds.
         own.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the result as JSON")
         own.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="print only the result")
+        return own
+
+    def way(name: str, summary: str) -> argparse.ArgumentParser:
+        own = plain(name, summary)
         _common(own)
         return own
 
@@ -60,7 +64,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _places(beside, replace="alongside")
     beside.add_argument("--cleanup", action="store_true", help="have the new system remove the old one")
 
-    rest = ways.add_parser("remove-old-root", help=argparse.SUPPRESS, description="Remove the system of before.")
+    trim = plain("finalize", "trim and sync a filesystem that was installed to with --skip-finalize")
+    trim.add_argument("root", metavar="ROOT", type=Path, help="where it is mounted")
+    told = plain("print-configuration", "print what the image that runs asks of an installation, as JSON")
+    told.add_argument("--all", action="store_true", help=argparse.SUPPRESS)  # bootc's: everything is printed anyway
+    rest = plain("remove-old-root", "remove the system that was there before to-existing-root")
     rest.add_argument("--acknowledge-destructive", action="store_true", help="that is meant")
 
 
@@ -102,6 +110,8 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
         "to-disk": _to_disk,
         "to-filesystem": _to_filesystem,
         "to-existing-root": _to_filesystem,
+        "finalize": _finalize,
+        "print-configuration": _print_configuration,
         "remove-old-root": _remove_old_root,
     }[arguments.way](arguments, terminal)
     return code
@@ -215,6 +225,30 @@ def _tell_filesystem(told: dict[str, Any], terminal: Terminal) -> None:
     terminal.out(f"  kernel arguments of the machine: {' '.join(told['kargs'])}")
     terminal.out(f"composefs {told['composefs']}" + ("" if told["verified"] else ", NOT verified on each read"))
     terminal.note("Nothing was changed.")
+
+
+def _finalize(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from keelboot.host.install import tofilesystem
+
+    with terminal.progress.step("Trimming and syncing"):
+        tofilesystem.finalize(arguments.root)
+    return 0
+
+
+def _print_configuration(arguments: argparse.Namespace, terminal: Terminal) -> int:  # noqa: ARG001 - it takes none
+    import os
+
+    from keelboot.host.install import configuration
+    from keelboot.image.documents import normal_architecture
+
+    files = {
+        path.name: path.read_bytes()
+        for directory in configuration.DIRECTORIES
+        for path in sorted(Path("/", directory).glob("*.toml"))
+    }
+    found = configuration.read(files, normal_architecture(os.uname().machine))
+    terminal.json(configuration.as_json(found))
+    return 0
 
 
 def _remove_old_root(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keelboot.cli.terminal import Terminal
@@ -64,6 +65,7 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
             retry_failed=arguments.retry_failed,
             jobs=arguments.jobs,
             scratch=scratch(),
+            var=Path("/var"),
         )
         if arguments.dry_run:
             show_offer(terminal, upgrade.check(sysroot, booted, wish))

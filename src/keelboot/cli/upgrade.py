@@ -1,6 +1,7 @@
 """keelboot upgrade: the newest version of the image that this machine follows, staged for the next boot."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keelboot.cli.terminal import Terminal
@@ -71,7 +72,7 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
     with namespace.changing(terminal.progress) as sysroot:
         if arguments.from_downloaded:
             progress = progress_of(arguments, terminal, "downloaded")
-            outcome = upgrade.from_downloaded(sysroot, booted, progress=progress)
+            outcome = upgrade.from_downloaded(sysroot, booted, var=Path("/var"), progress=progress)
             return finish(arguments, terminal, sysroot, booted, outcome)
         wish = _wish(arguments, sysroot, booted)
         if arguments.check or arguments.dry_run:
@@ -238,6 +239,7 @@ def _wish(arguments: argparse.Namespace, sysroot: "Sysroot", booted: "ObjectId")
         download_only=arguments.download_only,
         jobs=arguments.jobs,
         scratch=scratch(),
+        var=Path("/var"),
     )
 
 

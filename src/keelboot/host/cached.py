@@ -29,6 +29,11 @@ def write(sysroot: Sysroot, cached: Cached) -> None:
         file.write(json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
 
 
+def forget(sysroot: Sysroot) -> None:
+    """Remember nothing: the machine has it now. Raises OSError."""
+    (sysroot.state / NAME).unlink(missing_ok=True)
+
+
 def read(sysroot: Sysroot) -> Cached | None:
     """What is remembered; None where there is nothing, or nothing that can be read."""
     with suppress(OSError, ValueError):

@@ -173,7 +173,8 @@ def _choices(sysroot: Sysroot, told: list[str]) -> list[Choice]:
 
 
 def _foreign(sysroot: Sysroot) -> list[str]:
-    return [ascii(str(name))[1:-1] for name in esp.foreign(sysroot.esp)]
+    # Others than ours may be there on purpose, like that of the system before `install to-existing-root`.
+    return [ascii(str(name))[1:-1] for name in esp.foreign(sysroot.esp) if name.startswith("keelboot-")]
 
 
 def _downloaded(sysroot: Sysroot) -> ObjectId | None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from keelboot.assembly.record import REFERENCES, reference_of
 from keelboot.boot import esp
 from keelboot.host import kept, namespace, records, retention
 from keelboot.host.retention import Kept
-from keelboot.host.stage import DEPLOYMENT, reference_of
 from keelboot.host.sysroot import Sysroot
 from keelboot.image.tree import ObjectId
 from keelboot.progress import SILENT, Progress
@@ -144,6 +144,6 @@ def _forgotten(repository: Repository, roots: Collection[ObjectId]) -> list[str]
         link.file
         for link in repository.links(repository.references)
         if (reference := names.reference_called(link.file))
-        and reference.startswith(DEPLOYMENT)
+        and reference.startswith(REFERENCES)
         and reference not in wanted
     ]

@@ -36,7 +36,15 @@ def mount(source: Path | str | None, target: Path, kind: str | None, flags: int,
 def bind(source: Path, target: Path, *, read_only: bool = False) -> None:
     """Have at TARGET what is at SOURCE, writable or not whatever it is there. Raises OSError."""
     mount(source, target, None, BIND)
+    mount(None, target, None, PRIVATE)
     mount(None, target, None, BIND | REMOUNT | (RDONLY if read_only else 0))
+
+
+def bind_all(source: Path, target: Path) -> None:
+    """Have at TARGET what is at SOURCE, with all that is mounted below it. Raises OSError."""
+    mount(source, target, None, BIND | REC)
+    # What is mounted below would otherwise be unmounted at SOURCE too, as soon as it is here.
+    mount(None, target, None, REC | PRIVATE)
 
 
 def unmount(target: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from keelboot import command
 from keelboot.failure import Failure, InvalidImage
 from keelboot.host import mounts, records
-from keelboot.host.mounting import BIND, RDONLY, REC, bind, detach, mount
+from keelboot.host.mounting import RDONLY, bind, bind_all, detach, mount
 from keelboot.host.sysroot import Sysroot
 from keelboot.image.tree import ObjectId
 from keelboot.store import kernel_verity
@@ -62,7 +62,7 @@ def prepare(digest: ObjectId, *, trial: bool) -> None:
             f"redirect_dir=off,metacopy=off,lowerdir={NEXT}/etc,upperdir={state}/etc/upper,workdir={state}/etc/work"
         )
         mount("etc", NEXT / "etc", "overlay", 0, options)
-        mount(Path("/var"), NEXT / "var", None, BIND | REC)
+        bind_all(Path("/var"), NEXT / "var")
         bind(Path("/sysroot"), NEXT / "sysroot", read_only=True)
     for link in ("home", "mnt", "root", "srv", "usr/local"):
         with suppress(OSError):
@@ -132,7 +132,7 @@ def _first_etc(sysroot: Sysroot, digest: ObjectId) -> None:
             _open_root(sysroot, parent, _PARENT)
             stack.callback(detach, _PARENT)
             for source, place in ((Path("/run"), "run"), (Path("/proc"), "proc"), (Path("/dev"), "dev")):
-                mount(source, NEXT / place, None, BIND | REC)
+                bind_all(source, NEXT / place)
                 stack.callback(detach, NEXT / place)
             program = ("chroot", NEXT, "/usr/bin/python3", "-I", "-m", "keelboot.host.carryover")
             command.run(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from keelboot.boot import esp
@@ -10,10 +11,12 @@ from keelboot.host.sysroot import Sysroot
 from keelboot.image.compression import Compression
 from keelboot.image.digest import Digest
 from keelboot.image.opened import Layer
+from keelboot.image.tree import Directory, Regular, resolve, walk
 
 # Software compresses to a third or less. Some files of a changed layer are there already, and what is counted too low
 # ends in the same refusal a little later: so the factor is rather low, and nothing that fits is refused.
 _EXPANSION: Final = 2
+_FACTORY: Final = "/usr/share/factory/var"
 _DOCUMENTS: Final = 32 << 20  # bytes for composefs image, records and filesystem
 
 
@@ -54,6 +57,31 @@ def require_esp(sysroot: Sysroot, kernel: str, sizes: Sequence[int]) -> None:
             "Insufficient free space on the ESP",
             why=f"the kernel and its initramfs need {_shown(wanted)} more, and it has {_shown(available)}",
             fix="What boots has not changed. `keelboot unpin` and `keelboot gc` free kernels of older deployments.",
+        )
+
+
+def missing_in_var(tree: Directory, var: Path) -> int:
+    """Bytes that the first boot of TREE's deployment copies into VAR, by the lines that the finish stage makes."""
+    factory = resolve(tree, _FACTORY)
+    if not isinstance(factory, Directory):
+        return 0
+    return sum(
+        node.size
+        for path, node in walk(factory)
+        if isinstance(node, Regular) and not os.path.lexists(os.fsencode(var) + path)
+    )
+
+
+def require_var(var: Path, tree: Directory, image: object) -> None:
+    """Raises OutOfSpace unless VAR has room for what IMAGE, whose tree is TREE, seeds there."""
+    state = os.statvfs(var)
+    available = state.f_bavail * state.f_frsize
+    wanted = missing_in_var(tree, var)
+    if wanted > available:
+        raise OutOfSpace(
+            f"Insufficient free space in {var} for {image}",
+            why=f"the image brings {_shown(wanted)} of files for it, and it has {_shown(available)}",
+            fix=f"What boots has not changed. `du -xh {var} | sort -h | tail` shows what takes the space there.",
         )
 
 

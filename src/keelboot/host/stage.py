@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from keelboot import durable
-from keelboot.assembly.record import Record, State
+from keelboot.assembly.record import Record, State, reference_of
 from keelboot.assembly.settings import Settings
 from keelboot.assembly.system import System, entry_of, system_in
 from keelboot.boot import esp
@@ -50,7 +50,6 @@ from keelboot.store.repository import Lock, Repository, opened
 
 STEPS: Final = ("contents", "records", "barrier", "layers", "image", "reference", "state", "kernel", "entry")
 TRIES: Final = 3
-DEPLOYMENT: Final = "deployment:"
 _SMALL = 1 << 20  # bytes; files that are read by name (os-release, kargs.d) have a few hundred
 
 
@@ -60,12 +59,12 @@ class Candidate:
 
     repository: Repository
     digest: ObjectId
-    manifest_digest: str
+    record: ImageRecord
+    name: ObjectId  # of that record
     system: System
     tree: Directory  # as it is deployed
     boot_digest: str
     taken: pull.Taken | None  # None where the store has named the image already
-    name: ObjectId  # of its image record
 
 
 def stage(
@@ -166,7 +165,8 @@ def commit(
     space.require_esp(sysroot, candidate.boot_digest, (system.kernel.size, system.initramfs.size))
     record = system.record(
         candidate.digest,
-        manifest_digest=candidate.manifest_digest,
+        manifest_digest=candidate.record.manifest_digest,
+        config_digest=candidate.record.config_digest,
         boot_digest=candidate.boot_digest,
         parent=parent,
         staged=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -211,11 +211,6 @@ def note_downloaded(sysroot: Sysroot, digest: ObjectId) -> None:
         sysroot.run.mkdir(mode=0o755, parents=True, exist_ok=True)
         with durable.replacing(sysroot.downloaded) as file:
             file.write(digest.hex.encode() + b"\n")
-
-
-def reference_of(digest: ObjectId) -> str:
-    """What the store calls the image of the deployment DIGEST: its own name, as tags move on to other images."""
-    return f"{DEPLOYMENT}{digest.hex}"
 
 
 def known(repository: Repository, mark: str) -> ObjectId | None:
@@ -303,12 +298,12 @@ def _candidate(
     return Candidate(
         repository=repository,
         digest=digest,
-        manifest_digest=str(record.manifest_digest),
+        record=record,
+        name=name,
         system=system,
         tree=tree,
         boot_digest=boot_digest(_sha256(repository, system.kernel), _sha256(repository, system.initramfs)),
         taken=taken,
-        name=name,
     )
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from keelboot.assembly.record import Record, State
 from keelboot.boot import esp
 from keelboot.failure import EtcConflict, Failure, Unhealthy
-from keelboot.host import cached, etc, garbage, kept, records, retention, rollback, stage, trial
+from keelboot.host import cached, etc, garbage, kept, records, retention, rollback, space, stage, trial
 from keelboot.host.failed import FailedVersion
 from keelboot.host.stage import Candidate
 from keelboot.host.status import Cached
 from keelboot.host.sysroot import Sysroot
 from keelboot.image.reference import Reference
-from keelboot.image.transports import fingerprint, open_image
+from keelboot.image.transports import Image, fingerprint, open_image
 from keelboot.image.tree import ObjectId
 from keelboot.progress import SILENT, Progress
 from keelboot.store.repository import Lock, opened
@@ -43,6 +43,7 @@ class Wish:
     download_only: bool = False
     jobs: int = 2
     scratch: Path | None = None  # where a copy from podman's store may lie
+    var: Path | None = None  # the machine's /var, which has to have room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,21 +96,14 @@ def waiting(sysroot: Sysroot, booted: ObjectId) -> ObjectId | None:
 
 def check(sysroot: Sysroot, booted: ObjectId, wish: Wish) -> Offer:
     """What the source has, and whether that is new here; remembered for `status`. Raises as opening an image does."""
-    mark = fingerprint(wish.source, architecture=os.uname().machine)
-    record = _same(sysroot, booted, mark)
+    record = _same(sysroot, booted, _marks(wish.source))
     if record:
-        return Offer(
-            image=str(wish.source),
-            manifest_digest=record.manifest_digest,
-            version=record.image_version,
-            timestamp=record.created,
-            changed=False,
-        )
-    with (
-        open_image(wish.source, architecture=os.uname().machine, scratch=wish.scratch) as image,
-        opened(sysroot.store, Lock.SHARED) as repository,
-    ):
-        missing = [layer for layer in image.layers if not stage.has_layer(repository, layer.diff_id)]
+        return _had(wish, record)
+    with open_image(wish.source, architecture=os.uname().machine, scratch=wish.scratch) as image:
+        if record := _same(sysroot, booted, _marks(image)):
+            return _had(wish, record)
+        with opened(sysroot.store, Lock.SHARED) as repository:
+            missing = [layer for layer in image.layers if not stage.has_layer(repository, layer.diff_id)]
         offer = Offer(
             image=str(wish.source),
             manifest_digest=str(image.manifest_digest),
@@ -146,31 +140,36 @@ def update(
 
     Raises EtcConflict, Unhealthy, OutOfSpace, CannotFinish, Failure, and what opening and reading an image raises.
     """
-    mark = fingerprint(wish.source, architecture=os.uname().machine)
-    known = _same(sysroot, booted, mark)
-    if known and (outcome := _settled(sysroot, booted, wish, known)):
+    # First by what names it, then by its documents, then by what it turns out to be: the earlier, the less is fetched.
+    if outcome := _decided(sysroot, booted, wish, _marks(wish.source)):
         return outcome
-    same = {known.digest} if known else set()
-    if refused := _failed_before(sysroot, wish, lambda one: one.digest in same or one.manifest_digest == mark):
-        return refused
-    with (
-        open_image(wish.source, architecture=os.uname().machine, scratch=wish.scratch) as image,
-        stage.fetched(sysroot, image, jobs=wish.jobs, progress=progress, reached=reached) as candidate,
-    ):
-        record = records.find(sysroot, candidate.digest)
-        if candidate.digest == booted or record:
-            found = record or _put_back(sysroot, candidate)
-            if outcome := _settled(sysroot, booted, wish, found):
+    with open_image(wish.source, architecture=os.uname().machine, scratch=wish.scratch) as image:
+        if outcome := _decided(sysroot, booted, wish, _marks(image)):
+            return outcome
+        with stage.fetched(sysroot, image, jobs=wish.jobs, progress=progress, reached=reached) as candidate:
+            record = records.find(sysroot, candidate.digest)
+            if record is None and candidate.digest == booted:
+                record = _put_back(sysroot, candidate)
+            if record and (outcome := _settled(sysroot, booted, wish, record)):
                 return outcome
-        if refused := _failed_before(sysroot, wish, lambda one: one.digest == candidate.digest):
-            return refused
-        return _commit(sysroot, booted, candidate, download_only=wish.download_only, progress=progress, reached=reached)
+            if refused := _failed_before(sysroot, wish, lambda one: one.digest == candidate.digest):
+                return refused
+            return _commit(
+                sysroot,
+                booted,
+                candidate,
+                var=wish.var,
+                download_only=wish.download_only,
+                progress=progress,
+                reached=reached,
+            )
 
 
 def from_downloaded(
     sysroot: Sysroot,
     booted: ObjectId,
     *,
+    var: Path | None = None,
     progress: Progress = SILENT,
     reached: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
@@ -183,7 +182,7 @@ def from_downloaded(
             fix="`keelboot upgrade --download-only` downloads one, `keelboot upgrade` stages it at once.",
         )
     with stage.stored(sysroot, records.read(sysroot, digest), progress=progress) as candidate:
-        return _commit(sysroot, booted, candidate, progress=progress, reached=reached)
+        return _commit(sysroot, booted, candidate, var=var, progress=progress, reached=reached)
 
 
 def tidy(sysroot: Sysroot, booted: ObjectId, progress: Progress = SILENT) -> str:
@@ -201,10 +200,13 @@ def _commit(
     booted: ObjectId,
     candidate: Candidate,
     *,
+    var: Path | None,
     download_only: bool = False,
     progress: Progress,
     reached: Callable[[str], None],
 ) -> Outcome:
+    if var:
+        space.require_var(var, candidate.tree, candidate.system.image)
     both, remarks = _judge_etc(sysroot, booted, candidate)
     record = stage.commit(
         sysroot,
@@ -216,21 +218,46 @@ def _commit(
         progress=progress,
         reached=reached,
     )
+    with suppress(OSError):  # what was found before is not news any more
+        cached.forget(sysroot)
     result = Result.DOWNLOADED if download_only else Result.STAGED
     return Outcome(result=result, record=record, both=both, remarks=remarks)
 
 
-def _same(sysroot: Sysroot, booted: ObjectId, mark: str) -> Record | None:
-    """The deployment that was made from the image with the fingerprint MARK, what runs before others."""
-    known = records.deployments(sysroot)
-    digest = None
-    with opened(sysroot.store, Lock.SHARED) as repository:
-        name = stage.known(repository, mark)
-        image = repository.image(name) if name else None
-        if image and image.composefs:
-            digest = image.composefs.object
-    fitting = [record for record in known if record.digest == digest or (record.manifest_digest or "-") == mark]
+def _marks(of: Reference | Image) -> frozenset[str]:
+    """What names an image: the digest of its manifest, and in hex that of its config. A source tells one of them."""
+    if isinstance(of, Reference):
+        return frozenset((fingerprint(of, architecture=os.uname().machine),))
+    return frozenset((str(of.manifest_digest), of.manifest.config.digest.hex))
+
+
+def _decided(sysroot: Sysroot, booted: ObjectId, wish: Wish, marks: frozenset[str]) -> Outcome | None:
+    """What comes of the image that one of MARKS names, if that can be told; None where it has to be looked at."""
+    known = _same(sysroot, booted, marks)
+    if known and (outcome := _settled(sysroot, booted, wish, known)):
+        return outcome
+    same = {known.digest} if known else set()
+    return _failed_before(sysroot, wish, lambda one: one.digest in same or one.manifest_digest in marks)
+
+
+def _same(sysroot: Sysroot, booted: ObjectId, marks: frozenset[str]) -> Record | None:
+    """The deployment of the image that one of MARKS names, what runs before others."""
+    fitting = [
+        record
+        for record in records.deployments(sysroot)
+        if marks & {record.manifest_digest, record.config_digest.partition(":")[2]} - {""}
+    ]
     return next((record for record in fitting if record.digest == booted), fitting[0] if fitting else None)
+
+
+def _had(wish: Wish, record: Record) -> Offer:
+    return Offer(
+        image=str(wish.source),
+        manifest_digest=record.manifest_digest,
+        version=record.image_version,
+        timestamp=record.created,
+        changed=False,
+    )
 
 
 def _settled(sysroot: Sysroot, booted: ObjectId, wish: Wish, record: Record) -> Outcome | None:
@@ -320,7 +347,10 @@ def _shown(paths: list[str]) -> str:
 def _put_back(sysroot: Sysroot, candidate: Candidate) -> Record:
     """The record of what runs, which was lost: it is the candidate."""
     record = candidate.system.record(
-        candidate.digest, manifest_digest=candidate.manifest_digest, boot_digest=candidate.boot_digest
+        candidate.digest,
+        manifest_digest=candidate.record.manifest_digest,
+        config_digest=candidate.record.config_digest,
+        boot_digest=candidate.boot_digest,
     )
     sysroot.deployment(record.digest).mkdir(parents=True, exist_ok=True)
     records.write(sysroot, record)

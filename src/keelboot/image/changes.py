@@ -6,8 +6,8 @@ entries in their order. Paths are looked up in the tree of values, and no lookup
 """
 
 import marshal
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from keelboot.image.refusal import Refused
 from keelboot.image.tree import Directory, External, Node, ObjectId, Regular, Special, Symlink
@@ -78,27 +78,21 @@ class Changes:
 
     def packed(self) -> Iterator[bytes]:
         """The changes in pieces of some hundred kilobytes, for another process of this program: no format to keep."""
-        yield marshal.dumps(([tuple(place) for place in self._hidden], list(self._opaque)))
-        for at in range(0, len(self._what), _PIECE):
-            piece = slice(at, at + _PIECE)
-            yield marshal.dumps(
-                (self._directories[piece], self._names[piece], [_packed(it) for it in self._what[piece]])
-            )
+        hidden, opaque = [tuple(place) for place in self._hidden], list(self._opaque)
+        for at in range(0, max(1, len(self._what)), _PIECE):
+            end = at + _PIECE
+            what = [_packed(one) for one in self._what[at:end]]
+            yield marshal.dumps((hidden, opaque, self._directories[at:end], self._names[at:end], what))
+            hidden, opaque = [], []
 
-    @classmethod
-    def unpacked(cls, pieces: Iterable[bytes]) -> Self:
-        """The changes that PIECES are, which `packed` made."""
-        changes = cls()
-        first, *others = pieces
-        hidden, opaque = marshal.loads(first)  # noqa: S302 - it comes from a process of ours
-        changes._hidden.update(Place(*place) for place in hidden)
-        changes._opaque.update(opaque)
-        for piece in others:
-            directories, names, what = marshal.loads(piece)  # noqa: S302 - as above
-            changes._directories += directories
-            changes._names += names
-            changes._what += map(_unpacked, what)
-        return changes
+    def unpack(self, piece: bytes) -> None:
+        """Take in the next PIECE of what `packed` gave."""
+        hidden, opaque, directories, names, what = marshal.loads(piece)  # noqa: S302 - from a process of this program
+        self._hidden.update(Place(*place) for place in hidden)
+        self._opaque.update(opaque)
+        self._directories += directories
+        self._names += names
+        self._what += map(_unpacked, what)
 
     def apply(self, root: Directory) -> None:
         """Change the tree below ROOT, once; after a refusal it is half changed and of no use."""

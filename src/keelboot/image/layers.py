@@ -2,7 +2,6 @@
 
     blob -> bounded, hashed -> expanded, bounded, hashed -> entries -> contents to the sink, nodes to the tree
     `------------- a second thread -----------------'      `------------ the caller's thread ------------'
-                       (and a third one, for the digests)
 
 The pass that hashes is the pass that reads: nothing is read twice, and no tree is returned before the size and digest
 of every blob and the digest of its expanded bytes were found right. Contents that were handed to the sink before a
@@ -13,13 +12,13 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import new as new_hash
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from keelboot.image import archive
 from keelboot.image.archive import Archive, Entry, Kind
 from keelboot.image.changes import Changes, is_whiteout
 from keelboot.image.compression import Compression, decompress
-from keelboot.image.hashing import Hash, hashing
 from keelboot.image.opened import Image, Layer
 from keelboot.image.readahead import read_ahead
 from keelboot.image.refusal import Refused, refusing
@@ -118,9 +117,8 @@ class LayerReader:
         with (
             refusing_layer(self._image, number),
             self._image.open_layer(layer) as stream,
-            hashing(beside=self._jobs > 1) as new_hash,
         ):
-            blob = _Blob(stream, layer, self.limits, new_hash)
+            blob = _Blob(stream, layer, self.limits)
             with _blocks(blob, self._jobs) as blocks:
                 entries = Archive(_advancing(blocks, blob, step, seen), self.limits.layers)
                 yield entries
@@ -145,23 +143,20 @@ def collect(entries: Iterable[tuple[Entry, Iterable[memoryview]]], sink: Content
 
 
 def _node(entry: Entry, content: Iterable[memoryview], sink: ContentSink) -> Node:
+    _, kind, permissions, uid, gid, size, mtime, mtime_nsec, link, rdev, xattrs = entry
     node: Node
-    match entry.kind:
+    match kind:
         case Kind.FILE:
-            if entry.size > INLINE_MAX:
-                node = Regular(content=External(sink.add(entry.size, content), entry.size))
-            else:
-                node = Regular(content=b"".join(content))
+            node = Regular(content=External(sink.add(size, content), size) if size > INLINE_MAX else b"".join(content))
         case Kind.DIRECTORY:
             node = Directory()
         case Kind.SYMLINK:
-            node = Symlink(target=entry.link)
+            node = Symlink(target=link)
         case _:
-            node = Special(kind=_SPECIAL[entry.kind], rdev=entry.rdev)
-    node.permissions, node.uid, node.gid = entry.permissions, entry.uid, entry.gid
-    node.mtime, node.mtime_nsec = entry.mtime, entry.mtime_nsec
-    if entry.xattrs:
-        node.xattrs = entry.xattrs
+            node = Special(kind=_SPECIAL[kind], rdev=rdev)
+    node.permissions, node.uid, node.gid, node.mtime, node.mtime_nsec = permissions, uid, gid, mtime, mtime_nsec
+    if xattrs:
+        node.xattrs = xattrs
     return node
 
 
@@ -191,8 +186,8 @@ def _advancing(
 class _Blob:
     """A layer's blob, verified while it is read."""
 
-    def __init__(self, stream: BinaryIO, layer: Layer, limits: Limits, new_hash: Callable[[str], Hash]) -> None:
-        self._stream, self._layer, self._new_hash = stream, layer, new_hash
+    def __init__(self, stream: BinaryIO, layer: Layer, limits: Limits) -> None:
+        self._stream, self._layer = stream, layer
         self._hash = new_hash(layer.descriptor.digest.algorithm)
         rated = max(limits.unrated, limits.ratio * layer.descriptor.size)
         self._expanded_max = min(limits.expanded, rated)
@@ -215,7 +210,7 @@ class _Blob:
         """The expanded bytes; after the last one, both digests have been compared."""
         layer, blob = self._layer, self._layer.descriptor
         plain = layer.compression is Compression.NONE and blob.digest.algorithm == layer.diff_id.algorithm
-        expanded_hash = None if plain else self._new_hash(layer.diff_id.algorithm)
+        expanded_hash = None if plain else new_hash(layer.diff_id.algorithm)
         for block in decompress(self, layer.compression):
             self.expanded += len(block)
             if self.expanded > self._expanded_max:

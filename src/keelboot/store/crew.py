@@ -13,8 +13,8 @@ import os
 import select
 import signal
 import struct
+import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, Protocol
@@ -66,16 +66,17 @@ def crew(numbers: Sequence[int], begin: Begin, *, members: int) -> Iterator["Cre
 class Crew:
     """The processes, as the one that started them has them. `numbers` are the pieces that all of them share.
 
-    `heard` is called with what the others tell of their way. Methods raise Failure when one of them came to grief.
+    `heard` is called with what the others tell of their way, and `made` with the number of a piece and each value that
+    came of it. Methods raise Failure when one of the processes came to grief.
     """
 
     def __init__(self, numbers: Sequence[int]) -> None:
         self.numbers = frozenset(numbers)
         self.heard: Tell = lambda *_: None
+        self.made: Tell = lambda *_: None
         self._queue = _Queue(numbers)
         self._members: list[_Member] = []
-        self._made: dict[int, list[Any]] = {}  # what came of a piece
-        self._ended: dict[int, Exception | None] = {}  # how it ended
+        self._ended: dict[int, Exception | None] = {}  # pieces, and what each failed with
 
     def __len__(self) -> int:
         return len(self._members)
@@ -86,7 +87,7 @@ class Crew:
         return self._queue.take()
 
     def failed(self, number: int, error: Exception) -> None:
-        """Say that a piece that this process took failed with ERROR, which is raised when its outcome is asked for."""
+        """Say that a piece that this process took failed with ERROR, which is raised by who waits for it."""
         self._queue.lowest = number
         self._ended[number] = error
 
@@ -94,22 +95,24 @@ class Crew:
         """Take in what was reported since; WAIT for something to be."""
         present = [member for member in self._members if not member.gone]
         if wait:
-            select.select([member.report for member in present], [], [])
+            reports = select.poll()
+            for member in present:
+                reports.register(member.report, select.POLLIN)
+            reports.poll()
         for member in present:
             for kind, *values in member.reported():
                 if kind == "told":
                     self.heard(*values)
                 elif kind == "made":
-                    number, value = values
-                    self._made.setdefault(number, []).append(value)
+                    self.made(*values)
                 elif kind == "ended":
                     number, *fault = values
                     self._ended[number] = _error(*fault) if fault else None
                 else:
                     (member.account,) = values
 
-    def outcome(self, number: int) -> list[Any]:
-        """What came of a piece that another process took; waits for it, and forgets it.
+    def wait(self, number: int) -> None:
+        """Wait for the end of a piece that another process took; all that came of it was handed on then.
 
         Raises what it ended with: a Failure or an OSError as it was, anything else as RuntimeError.
         """
@@ -120,7 +123,6 @@ class Crew:
             self.hear(wait=True)
         if error := self._ended[number]:
             raise error
-        return self._made.pop(number, [])
 
     def accounts(self) -> list[Any]:
         """The accounts of all, when all are done."""
@@ -129,13 +131,8 @@ class Crew:
         self._see_all_well()
         return [member.account for member in self._members]
 
-    def _see_all_well(self) -> None:
-        for member in self._members:
-            if member.gone and member.account is None:
-                raise member.death()
-
     def start(self, begin: Begin) -> None:
-        """Have one more process, with the work that BEGIN makes there."""
+        """Have one more process, with the work that BEGIN makes there. Raises OSError."""
         here, there = os.pipe()
         # A signal between the fork and the next line would find a process that nobody knows, or run it as this one.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
@@ -144,6 +141,9 @@ class Crew:
             if not pid:
                 self._run(begin, there, before)
             self._members.append(_Member(pid, here))
+        except OSError:
+            os.close(here)
+            raise
         finally:
             os.close(there)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -157,6 +157,11 @@ class Crew:
         """Let go of the queue."""
         self._queue.close()
 
+    def _see_all_well(self) -> None:
+        for member in self._members:
+            if member.gone and member.account is None:
+                raise member.death()
+
     def _run(self, begin: Begin, report: int, mask: Iterable[int]) -> NoReturn:
         """What a new process is for, from its first line to its end."""
         try:
@@ -169,8 +174,8 @@ class Crew:
             _work(self._queue, begin, lambda *values: _write(report, values))
         except BrokenPipeError:  # nobody waits for this any more
             os._exit(1)
-        except BaseException:  # noqa: BLE001 - nothing above this line is this process's
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001 - nothing above this line is this process's
+            sys.excepthook(type(error), error, error.__traceback__)
             os._exit(1)
         os._exit(0)
 
@@ -244,8 +249,9 @@ class _Member:
 
     def _bury(self) -> None:
         os.close(self.report)
-        _, self._status = os.waitpid(self.pid, 0)
         self.gone = True
+        with suppress(ChildProcessError):  # whoever started this program had it ignore the ends of its processes
+            _, self._status = os.waitpid(self.pid, 0)
 
 
 def _work(queue: _Queue, begin: Begin, say: Tell) -> None:
@@ -257,7 +263,7 @@ def _work(queue: _Queue, begin: Begin, say: Tell) -> None:
                 say("made", number, value)
         except BrokenPipeError:
             raise
-        except Exception as error:  # noqa: BLE001 - it is raised where the outcome is asked for
+        except Exception as error:  # noqa: BLE001 - it is raised where the piece is waited for
             queue.lowest = number
             say("ended", number, *_fault(error))
         else:
@@ -280,6 +286,8 @@ def _fault(error: Exception) -> tuple[Any, ...]:
             return (next(known), error.what, error.why, error.fix)
         case OSError():
             return ("OSError", error.errno, error.strerror)
+    import traceback  # noqa: PLC0415 - only a bug needs it
+
     return ("RuntimeError", traceback.format_exc())
 
 

@@ -64,8 +64,8 @@ def pull(
 ) -> Pulled:
     """Have the image SOURCE in the store at STORE, under that name; the store is made where there is none.
 
-    JOBS is 1 for a single thread. The reference is the commit: before it the store names nothing new, and running
-    again finishes. Raises Failure, and what opening and reading the image raises.
+    JOBS is 1 for this process alone, and a single thread in it. The reference is the commit: before it the store names
+    nothing new, and running again finishes. Raises Failure, and what opening and reading the image raises.
     """
     file = _file(source)
     mark = fingerprint(source)
@@ -114,7 +114,7 @@ def take(
         writing_back(repository, beside=jobs > 1) as writeback,
     ):
         with reading_step(image, progress) as step:
-            reading = Reading(plan, others, step, writeback, ahead=jobs > 1 and not others)
+            reading = Reading(plan, others, step, writeback, ahead=jobs > 1)
             reading.run()
         writeback.hurry()
         reached("contents")

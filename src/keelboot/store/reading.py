@@ -4,8 +4,9 @@
     others          layer - objects   layer - objects  - changes -'
 
 Other processes (see `crew`) pay off where several layers of some size have to be read. Otherwise layers are read in
-their order, with threads that read ahead unless there is one job. What is refused, and how it is told, does not depend
-on who read it: the lowest layer that is wrong ends the work, and limits are counted in the order of layers.
+their order. Unless there is one job, each process has a thread that reads ahead. What is refused, and how it is told,
+does not depend on who read it: the lowest layer that is wrong ends the work, and limits are counted in the order of
+layers.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -17,7 +18,7 @@ from keelboot.failure import InvalidImage
 from keelboot.image.archive import Archive
 from keelboot.image.changes import Changes
 from keelboot.image.digest import Digest
-from keelboot.image.layers import Cost, LayerReader, Limits, collect, empty_root, refusing_layer
+from keelboot.image.layers import ContentSink, Cost, LayerReader, Limits, collect, empty_root, refusing_layer
 from keelboot.image.refusal import Refused
 from keelboot.image.transports import Image
 from keelboot.image.tree import ObjectId
@@ -93,7 +94,9 @@ class Reading:
         objects = plan.repository.objects
         self._reader = _Reader(objects, plan.image, _Here(objects, others, step, writeback), ahead=ahead)
         self._left = plan.limits
-        self._mine: dict[int, _Read] = {}  # not applied yet
+        self._ready: dict[int, _Read] = {}  # and not applied yet
+        self._coming: dict[int, Changes] = {}  # from other processes
+        others.made = self._receive
 
     def run(self) -> None:
         """Do it. Raises InvalidImage, MissingTool and OSError, and Failure where another process was killed."""
@@ -110,7 +113,7 @@ class Reading:
         """Read what no other process takes."""
         while (number := self._others.take()) is not None:
             try:
-                self._mine[number] = self._reader.read(number, self._plan.limits)
+                self._ready[number] = self._reader.read(number, self._plan.limits)
             except Exception as error:  # noqa: BLE001 - it is raised in its turn: a lower layer may be wrong as well
                 self._others.failed(number, error)
 
@@ -141,15 +144,26 @@ class Reading:
         """The layer as its blob has it, within what is left of the limits."""
         if number in self._others.numbers:
             try:
-                read = self._mine.pop(number, None) or _received(*self._others.outcome(number))
+                if number not in self._ready:
+                    self._others.wait(number)
             except InvalidImage:
                 if self._left == self._plan.limits:
                     raise
             else:
+                read = self._ready.pop(number)
                 if self._left.after(read.cost):
                     return read
             # It was read within limits of its own. Where it ends with what the layers below left, only reading tells.
         return self._reader.read(number, self._left)
+
+    def _receive(self, number: int, value: bytes | tuple[bytes, tuple[int, int, int]]) -> None:
+        """Take in what another process gave of a layer it reads: its changes, piece by piece, and last the rest."""
+        changes = self._coming.setdefault(number, Changes())
+        if isinstance(value, bytes):
+            changes.unpack(value)
+        else:
+            record, cost = value
+            self._ready[number] = _Read(self._coming.pop(number), ObjectId.of(record), Cost(*cost))
 
 
 class _Reader:
@@ -163,15 +177,15 @@ class _Reader:
         layers = LayerReader(self._image, limits, jobs=2 if self._ahead else 1)
         recorder = Recorder(self._image.layers[number].diff_id)
         with layers.entries(number, self._step, seen=recorder.seen) as entries:
-            changes = collect(entries, _Recording(self._objects, entries, recorder))
+            changes = collect(entries, Recording(self._objects, entries, recorder))
         record = self._objects.put(recorder.finish())
         return _Read(changes, record.object, limits.cost(layers.limits))
 
 
-class _Recording:
+class Recording:
     """A ContentSink between an archive and the objects, which tells the record of its layer about both."""
 
-    def __init__(self, objects: Objects, archive: Archive, recorder: Recorder) -> None:
+    def __init__(self, objects: ContentSink, archive: Archive, recorder: Recorder) -> None:
         self._objects, self._archive, self._recorder = objects, archive, recorder
 
     def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
@@ -205,7 +219,7 @@ class _There:
     def __init__(self, plan: Plan, tell: Tell) -> None:
         objects = plan.repository.objects
         self._objects = Objects(objects.fd, objects.algorithm)
-        self._reader = _Reader(self._objects, plan.image, self, ahead=False)
+        self._reader = _Reader(self._objects, plan.image, self, ahead=True)
         self._limits, self._tell = plan.limits, tell
         self._told = 0
 
@@ -216,14 +230,8 @@ class _There:
 
     def do(self, number: int) -> Iterator[Any]:
         read = self._reader.read(number, self._limits)
-        yield read.record.digest
-        yield tuple(read.cost)
         yield from read.changes.packed()
+        yield read.record.digest, tuple(read.cost)
 
     def account(self) -> tuple[Any, ...]:
         return tuple(self._objects.account())
-
-
-def _received(record: bytes, cost: tuple[int, int, int], *changes: bytes) -> _Read:
-    """What another process told of a layer."""
-    return _Read(Changes.unpacked(changes), ObjectId.of(record), Cost(*cost))

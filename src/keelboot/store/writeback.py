@@ -64,5 +64,7 @@ def writing_back(repository: Repository, *, beside: bool) -> Iterator[Writeback]
     finally:
         writeback.end()
         thread.join()
+        if failed:
+            repository.objects.forget_unsynced()  # what came after the barrier that failed as well
     if failed:
         raise failed[0]

@@ -11,12 +11,17 @@ import pytest
 from boot.partitions import partitions
 from keelboot.assembly.disk import DiskOptions, write_disk
 from keelboot.assembly.inspection import inspect
-from keelboot.assembly.record import Record, State
+from keelboot.assembly.record import Record, State, reference_of
 from keelboot.assembly.settings import Settings
 from keelboot.failure import InvalidImage
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
+from keelboot.store.check import check
+from keelboot.store.garbage import find
 from keelboot.store.meta import Meta
+from keelboot.store.pull import pull
+from keelboot.store.references import drop, listing
+from keelboot.store.repository import Lock, opened
 
 Layout = Callable[..., Path]
 Files = dict[str, bytes | None]
@@ -76,6 +81,23 @@ def test_the_store_holds_image_objects_and_state(layout: Layout, tmp_path: Path)
     assert (record.kernel, record.state, record.parent) == ("6.12.1", State.GOOD, None)
     assert record.title == "Debian GNU/Linux 13 (trixie)"
     assert f"/EFI/keelboot/{record.boot_digest}/vmlinuz" == entry(disk, digest.hex)["linux"]
+
+
+def test_the_store_is_what_a_pull_makes(layout: Layout, tmp_path: Path) -> None:
+    """So the first upgrade fetches what has changed, and gc finds nothing."""
+    reference = Reference.parse(f"oci:{layout()}")
+    disk = tmp_path / "x.img"
+    deployment = write_disk(reference, disk)
+    partitions(disk)["keelboot-store"].debugfs(f"rdump /composefs {tmp_path}")
+    pulled = pull(tmp_path / "composefs", reference, jobs=1)
+    assert (pulled.unchanged, pulled.objects_added) == (True, 0)
+    drop(tmp_path / "composefs", str(reference))
+    assert [one.reference for one in listing(tmp_path / "composefs")] == [reference_of(deployment.digest)]
+    with opened(tmp_path / "composefs", Lock.ALONE) as repository:
+        found = find(repository)
+        report = check(repository, jobs=1)
+    assert (found.images, found.layers, found.objects) == ((), (), ())
+    assert report.findings == ()
 
 
 def test_keys_are_bootcs_tmpfiles_line_in_this_deployments_etc(layout: Layout, tmp_path: Path) -> None:

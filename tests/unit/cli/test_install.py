@@ -78,6 +78,13 @@ def test_where_nothing_is_mounted(keelboot: Keelboot, layout: Callable[..., Path
     assert list(tmp_path.glob("*")) == [tmp_path / "layout"]
 
 
+def test_what_a_computer_without_wishes_asks_for(keelboot: Keelboot) -> None:
+    if list(Path("/usr/lib/bootc/install").glob("*")):
+        pytest.skip("this computer has wishes")
+    done = keelboot("install", "print-configuration", "--all")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {})
+
+
 def test_removing_an_old_system_has_to_be_meant(keelboot: Keelboot) -> None:
     refused(keelboot("install", "remove-old-root"), 1, "--acknowledge-destructive")
 

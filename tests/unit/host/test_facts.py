@@ -162,8 +162,16 @@ def of(name: str) -> Callable[[Sysroot], Path]:
         (record_is_a_directory, ["3", "2", None], "a" * 64),
         (deployment_is_a_file, ["3", "2", "1"], "d" * 64),
         (damage(lambda sysroot: sysroot.deployments / ".gone-1/x", b""), ["3", "2", "1"], None),
-        (damage(lambda sysroot: sysroot.entries / "bogus.conf", b"title x\n"), ["3", "2", "1"], "bogus.conf is not"),
-        (damage(lambda sysroot: sysroot.entries / "\u2603.conf", b"\xff\n"), ["3", "2", "1"], r"\u2603.conf is not"),
+        (
+            damage(lambda sysroot: sysroot.entries / "keelboot-bogus.conf", b"title x\n"),
+            ["3", "2", "1"],
+            "keelboot-bogus.conf is not",
+        ),
+        (
+            damage(lambda sysroot: sysroot.entries / "keelboot-\u2603.conf", b"\xff\n"),
+            ["3", "2", "1"],
+            r"keelboot-\u2603.conf is not",
+        ),
         (
             damage(lambda sysroot: sysroot.entries / f"keelboot-000009-{'f' * 64}.conf", b"linux /x\ninitrd /y\n"),
             ["3", "2", "1"],

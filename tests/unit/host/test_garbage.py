@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from keelboot.assembly.record import State
+from keelboot.assembly.record import State, reference_of
 from keelboot.boot import esp
-from keelboot.host import garbage, kept, records, stage
+from keelboot.host import garbage, kept, records
 from keelboot.store.pull import pull
 from keelboot.store.references import listing
 from small_images import snapshot
@@ -21,7 +21,7 @@ def test_two_good_versions_and_nothing_but_what_they_need(tmp_path: Path) -> Non
     assert [record.digest for record in records.deployments(sysroot)] == sorted(digests[2:], key=lambda one: one.hex)
     assert len(found.kernels) == 2
     assert len(list((sysroot.esp / "EFI/keelboot").iterdir())) == 2
-    assert {one.reference for one in listing(sysroot.store)} == {stage.reference_of(one) for one in digests[2:]}
+    assert {one.reference for one in listing(sysroot.store)} == {reference_of(one) for one in digests[2:]}
     assert faults(sysroot) == []
     assert garbage.collect(sysroot, digests[3]).nothing
 

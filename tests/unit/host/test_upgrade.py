@@ -8,14 +8,14 @@ import pytest
 
 from conftest import BOOTABLE
 from keelboot.assembly.record import State
-from keelboot.failure import EtcConflict, Failure, Unhealthy
-from keelboot.host import cached, failed, records, rollback, upgrade
+from keelboot.failure import EtcConflict, Failure, OutOfSpace, Unhealthy
+from keelboot.host import cached, failed, records, rollback, space, upgrade
 from keelboot.host.failed import FailedVersion
 from keelboot.host.sysroot import Sysroot
 from keelboot.host.upgrade import Outcome, Result, Wish
 from keelboot.image.reference import Reference
 from keelboot.image.tree import ObjectId
-from small_images import write_layout
+from small_images import layer_blobs, write_layout
 from small_machines import bless, boots, faults, version, with_versions
 
 
@@ -184,6 +184,27 @@ def test_files_that_both_sides_changed_are_told(tmp_path: Path) -> None:
     assert update(sysroot, first, source).both == ("os-release",)
 
 
+def test_var_needs_room_for_what_the_image_brings_and_the_machine_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysroot, [first] = with_versions(tmp_path, 1)
+    seed = ("usr/share", "usr/share/factory", "usr/share/factory/var", "usr/share/factory/var/lib")
+    files = dict.fromkeys(seed) | {f"{seed[-1]}/have": b"h" * 5000, f"{seed[-1]}/need": b"n" * 7000}
+    var = tmp_path / "var"
+    (var / "lib").mkdir(parents=True)
+    (var / "lib/have").symlink_to("nowhere")
+    wish = Wish(source=moved(tmp_path, 2, files=files), jobs=1, var=var)
+    needed: list[int] = []
+    count = space.missing_in_var
+    monkeypatch.setattr(space, "missing_in_var", lambda *words: needed.append(count(*words)) or 1 << 62)
+    with pytest.raises(OutOfSpace, match="Insufficient free space in"):
+        upgrade.update(sysroot, first, wish)
+    assert needed == [7000]
+    assert boots(sysroot) == [first.hex[:8]]
+    monkeypatch.undo()
+    assert upgrade.update(sysroot, first, wish).result is Result.STAGED
+
+
 def test_check_tells_what_there_is_and_what_is_missing(tmp_path: Path) -> None:
     sysroot, [first] = with_versions(tmp_path, 1)
     followed = upgrade.require_followed(sysroot, first)
@@ -198,6 +219,20 @@ def test_check_tells_what_there_is_and_what_is_missing(tmp_path: Path) -> None:
     assert remembered
     assert (remembered.version, remembered.manifest_digest) == ("2", offer.manifest_digest)
     assert boots(sysroot) == before
+    update(sysroot, first, followed)
+    assert cached.read(sysroot) is None, "it is no news once it is staged"
+
+
+def test_the_same_image_compressed_otherwise_is_not_fetched(tmp_path: Path) -> None:
+    """As it is after `podman push`: the registry's manifest is another one than that in podman's own store."""
+    sysroot, [first] = with_versions(tmp_path, 1)
+    files = {"usr": None, "usr/version": b"1\n" * 99}
+    labels = {"containers.bootc": "1", "org.opencontainers.image.version": "1"}
+    source = write_layout(tmp_path / "pushed", dict(BOOTABLE), files, labels=labels, compress=False)
+    for blob in layer_blobs(tmp_path / "pushed"):
+        blob.unlink()
+    assert not upgrade.check(sysroot, first, Wish(source=source)).changed
+    assert update(sysroot, first, source).result is Result.UNCHANGED
 
 
 def test_a_lost_record_of_what_runs_does_not_hinder_a_switch(tmp_path: Path) -> None:

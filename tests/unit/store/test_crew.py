@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,16 @@ class Work:
         return self.done
 
 
-def others(numbers: Sequence[int], do: Callable[[int], object], members: int = 1) -> Any:
+def others(numbers: Sequence[int], do: Callable[[int], object], members: int = 1) -> AbstractContextManager[Crew]:
     return crew(numbers, lambda tell: Work(do, tell), members=members)
+
+
+def outcome(own: Crew, number: int) -> list[Any]:
+    """What came of a piece, when it is done; for one piece of a crew, and before any is waited for."""
+    found: list[Any] = []
+    own.made = lambda which, value: found.append(value) if which == number else None
+    own.wait(number)
+    return found
 
 
 def nothing(_: int) -> None:
@@ -64,9 +73,12 @@ def test_every_piece_is_done_once() -> None:
     with others(range(100), nothing, members=3) as own:
         mine = list(iter(own.take, None))
         rest = sorted(set(range(100)) - set(mine))
-        outcomes = [own.outcome(number) for number in rest]
-        assert [number for number, _ in outcomes] == rest
-        assert {pid for _, pid in outcomes} <= set(members(own))
+        made: dict[int, list[int]] = {}
+        own.made = lambda number, value: made.setdefault(number, []).append(value)
+        for number in rest:
+            own.wait(number)
+        assert all(values[0] == number for number, values in made.items())
+        assert {pid for _, pid in made.values()} <= set(members(own))
         assert sorted(number for account in own.accounts() for number in account) == rest
         pids = members(own)
     assert all(map(gone, pids))
@@ -102,14 +114,14 @@ def test_errors_keep_their_class(error: Exception, attributes: dict[str, object]
 
     with others([4], fail) as own:
         with pytest.raises(type(error)) as caught:
-            own.outcome(4)
+            own.wait(4)
         assert type(caught.value) is type(error)
         assert {name: getattr(caught.value, name) for name in attributes} == attributes
 
 
 def test_a_bug_keeps_its_traceback() -> None:
     with others([4], lambda number: [][number]) as own, pytest.raises(RuntimeError, match=r"(?s)test_crew.*IndexError"):
-        own.outcome(4)
+        own.wait(4)
 
 
 def test_above_a_failure_nothing_is_done() -> None:
@@ -123,7 +135,7 @@ def test_above_a_failure_nothing_is_done() -> None:
         assert sorted(own.accounts()[0]) in ([1], [1, 9])
         for number in (3, 5):
             with pytest.raises(Failure, match=str(number)):
-                own.outcome(number)
+                own.wait(number)
 
 
 def test_a_failure_here_is_raised_in_its_turn() -> None:
@@ -132,21 +144,21 @@ def test_a_failure_here_is_raised_in_its_turn() -> None:
         own.failed(4, ValueError("here"))
         assert own.take() == 2  # 9 does not matter any more
         with pytest.raises(ValueError, match="here"):
-            own.outcome(4)
+            own.wait(4)
 
 
 def test_one_that_is_killed_is_a_failure() -> None:
     with others([0], lambda _: time.sleep(60)) as own:
         (pid,) = members(own)
         os.kill(pid, signal.SIGKILL)
-        for ask in (own.accounts, own.take, lambda: own.outcome(0)):
+        for ask in (own.accounts, own.take, lambda: own.wait(0)):
             with pytest.raises(Failure, match="ended with signal SIGKILL"):
                 ask()
 
 
 def test_one_that_ends_by_itself_is_a_failure() -> None:
     with others([0], lambda _: os._exit(3)) as own, pytest.raises(Failure, match="exit status 3"):
-        own.outcome(0)
+        own.wait(0)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
@@ -197,7 +209,20 @@ def test_an_interrupt_of_the_terminal_is_not_theirs() -> None:
     with others([0], lambda _: time.sleep(0.2)) as own:
         (pid,) = members(own)
         os.kill(pid, signal.SIGINT)
-        assert own.outcome(0) == [0, pid]
+        assert outcome(own, 0) == [0, pid]
+
+
+def test_where_the_ends_of_processes_are_ignored() -> None:
+    """A program inherits that from the one that started it, and then the kernel collects what ended."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with others([1, 2], nothing) as own:
+            mine = list(iter(own.take, None))
+            assert sorted([*mine, *own.accounts()[0]]) == [1, 2]
+        with others([0], lambda _: os._exit(3)) as own, pytest.raises(Failure, match="ended with"):
+            own.wait(0)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_no_process_is_started_beside_threads() -> None:

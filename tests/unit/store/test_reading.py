@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from keelboot.progress import SILENT, Step
 from keelboot.store import draft, reading
 from keelboot.store.check import Report
 from keelboot.store.crew import Crew
+from keelboot.store.garbage import clean
 from keelboot.store.objects import Objects
 from keelboot.store.pull import pull
 from keelboot.store.reading import planned
@@ -225,6 +227,48 @@ def test_an_interrupt_leaves_no_process(store: Path, image: Reference, checked: 
     """`_no_process_is_left` looks."""
     with pytest.raises(KeyboardInterrupt):
         pull(store, image, jobs=4, progress=Interrupting())
+    assert checked().findings == ()
+
+
+class Ending:
+    """Progress that ends the process when the first block was read, without any cleaning up."""
+
+    @contextmanager
+    def step(self, title: str, total: int | None = None) -> Iterator[Step]:  # noqa: ARG002 - the port's names
+        yield self
+
+    def advance(self, amount: int) -> None:
+        if amount:
+            os._exit(9)
+
+
+def test_when_this_one_ends_the_others_end_and_gc_waits_for_them(
+    store: Path, image: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: Checked
+) -> None:
+    """The lock is theirs as well: until the last of them is gone, nothing that they may still add is removed."""
+    write = draft.Draft.write
+    child = os.fork()
+    if not child:
+        first = os.getpid()
+
+        def slow(self: draft.Draft, data: bytes) -> None:
+            if os.getpid() != first:
+                time.sleep(0.01)
+            write(self, data)
+
+        monkeypatch.setattr(draft.Draft, "write", slow)
+        try:
+            pull(store, image, jobs=4, progress=Ending())
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    clean(store)
+    assert sorted(snapshot(store)) == ["lock", "meta.json"]
+    time.sleep(0.2)
+    assert sorted(snapshot(store)) == ["lock", "meta.json"]
+    pull(store, image, jobs=2)
+    pull(tmp_path / "fresh", image, jobs=1)
+    assert snapshot(store) == snapshot(tmp_path / "fresh")
     assert checked().findings == ()
 
 

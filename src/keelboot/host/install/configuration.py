@@ -34,6 +34,21 @@ class Configuration:
     discoverable: bool | None = None  # whether the root is found by its partition's type, without root=
 
 
+def as_json(found: Configuration) -> dict[str, object]:
+    """FOUND under bootc's names, as `bootc install print-configuration` has it; what was not said is left out."""
+    told: dict[str, object] = {
+        "root-fs-type": found.filesystem or None,
+        "filesystem": {"root": {"type": found.filesystem}} if found.filesystem else None,
+        "block": list(found.block) or None,
+        "kargs": list(found.arguments) or None,
+        "karg-deletes": list(found.arguments_deleted) or None,
+        "root-mount-spec": found.root_mount_spec,
+        "boot-mount-spec": found.boot_mount_spec,
+        "discoverable-partitions": found.discoverable,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
 def read(files: Mapping[str, bytes], architecture: str) -> Configuration:
     """What FILES (name -> content) say for ARCHITECTURE, as OCI names it. Raises InvalidImage, CannotFinish."""
     found = Configuration()

@@ -13,7 +13,7 @@ from keelboot import durable
 from keelboot.assembly.record import Record
 from keelboot.assembly.settings import Settings
 from keelboot.boot import esp
-from keelboot.boot.systemd_boot import LOADER_CONF, LOADERS
+from keelboot.boot.systemd_boot import LOADER_CONF, LOADERS, SHELL_SCRIPT
 from keelboot.failure import NoVerity
 from keelboot.host import namespace, records, stage
 from keelboot.host.install import wishes as asked
@@ -108,6 +108,8 @@ def add_loader(sysroot: Sysroot, look: Look, *, fallback: bool, configuration: b
             _put(sysroot.esp / name, content(sysroot, look.system.loader))
         _put(sysroot.esp / "loader/entries.srel", [b"type1\n"])
         _put(sysroot.esp / "loader/loader.conf", [configuration])
+        if fallback:
+            _put(sysroot.esp / "startup.nsh", [SHELL_SCRIPT])
         fd = os.open(sysroot.esp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             durable.sync_filesystem(fd)

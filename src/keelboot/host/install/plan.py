@@ -127,7 +127,7 @@ def plan(seed: str, needs: Needs, *, size: int, filesystem: str, root_size: int 
         size=size,
         uuid=base.uuid,
         esp=esp,
-        store=_volume(base.store, start, store_size, filesystem, grow=alone),
+        store=_volume(base.store, start, store_size, filesystem, grow=alone and root_size is None),
         var=None if alone else _volume(base.var, start + store_size, end - start - store_size, filesystem, grow=True),
     )
 

@@ -19,6 +19,7 @@ from keelboot.assembly.record import Record
 from keelboot.assembly.settings import Settings
 from keelboot.host.install import deploying, device, partitioning, probe, temporary
 from keelboot.host.install import wishes as asked
+from keelboot.host.install.configuration import Configuration
 from keelboot.host.install.device import Node
 from keelboot.host.install.look import Look, look
 from keelboot.host.install.plan import DiskPlan, plan, seed_of
@@ -66,10 +67,13 @@ class Prepared:
 def find(wishes: DiskWishes) -> Found:
     """Look at the disk, which is only read, and refuse one that is in use, or has data on it that may not go.
 
-    Raises NotPermitted, DeviceInUse, DeviceNotEmpty, NotWritable, MissingTool.
+    Raises NotPermitted, DeviceInUse, DeviceNotEmpty, NotWritable, MissingTool, NoVerity.
     """
     temporary.require_root()
     partitioning.require_tools(*filter(None, [wishes.filesystem]))
+    asked.refuse_block_setup(wishes.block_setup, Configuration())
+    if wishes.filesystem:
+        _verified(wishes.filesystem, wishes)
     disk = probe.find(wishes.disk)
     device.refuse_kind(disk)
     device.refuse_use(disk.path, device.uses(disk))
@@ -87,9 +91,7 @@ def prepare(wishes: DiskWishes, disk: Found, image: Image, progress: Progress = 
     asked.refuse_block_setup(wishes.block_setup, configuration)
     filesystem = wishes.filesystem or configuration.filesystem or "ext4"
     partitioning.require_tools(filesystem)
-    verified = asked.refuse_unverified(
-        filesystem, kernel_has_it=probe.has_verity(filesystem), allowed=wishes.allow_missing_verity
-    )
+    verified = _verified(filesystem, wishes)
     seed = seed_of(secrets.token_bytes(16))
     planned = plan(seed, found.needs, size=disk.disk.size, filesystem=filesystem, root_size=wishes.root_size)
     # The root is found by the type of its partition, unless the image does not want that.
@@ -147,3 +149,9 @@ def install(
         reached("loader")
     reached("table")
     return record
+
+
+def _verified(filesystem: str, wishes: DiskWishes) -> bool:
+    return asked.refuse_unverified(
+        filesystem, kernel_has_it=probe.has_verity(filesystem), allowed=wishes.allow_missing_verity
+    )

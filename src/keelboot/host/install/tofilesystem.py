@@ -23,6 +23,7 @@ from keelboot.assembly.settings import Settings
 from keelboot.boot import esp
 from keelboot.boot.systemd_boot import LOADER_CONF, LOADERS
 from keelboot.disk.layout import ESP_TYPE
+from keelboot.durable import sync_filesystem
 from keelboot.failure import CannotFinish, Failure, NotWritable, NoVerity, OutOfSpace
 from keelboot.host import mounts, records
 from keelboot.host.install import deploying, firmware, initramfs, probe, stack, temporary, where
@@ -191,10 +192,21 @@ def install(
             if not prepared.fallback and not wishes.generic:
                 firmware.add(found.esp, prepared.look.system.architecture)
         reached("loader")
-    if wishes.finalize and command.find("fstrim"):
+    if wishes.finalize:
+        finalize(root)
+    return record
+
+
+def finalize(root: Path) -> None:
+    """Do what is left to do once nothing is written to the filesystem at ROOT any more. Raises OSError."""
+    if command.find("fstrim"):
         # What was removed meanwhile takes no room on a thin or flash device; one that cannot be told takes no harm.
         command.run(["fstrim", root], purpose="tell the device what is free", accept=range(256))
-    return record
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync_filesystem(fd)
+    finally:
+        os.close(fd)
 
 
 def can_seal(root: Path) -> bool:

@@ -9,7 +9,7 @@ from keelboot.image import remote
 from keelboot.image.opened import Image
 from keelboot.image.reference import Reference, Transport
 from keelboot.image.refusal import refusing
-from keelboot.image.transports import folder, storage
+from keelboot.image.transports import folder
 from keelboot.image.transports.dockerarchive import DockerArchive
 from keelboot.image.transports.layout import Layout
 
@@ -28,6 +28,8 @@ def open_image(
     with ExitStack() as stack:
         with refusing(reference, "its documents"):
             if reference.transport is Transport.STORAGE:
+                from keelboot.image.transports import storage  # noqa: PLC0415 - it needs what runs programs, a tenth of the start of a pull
+
                 saved = storage.open_saved(reference, architecture=architecture, scratch=scratch)
                 image = stack.enter_context(saved)
             elif reference.transport is Transport.REGISTRY:
@@ -40,6 +42,8 @@ def open_image(
 def exists(reference: Reference) -> bool:
     """Whether an image is there under this name. Raises InvalidImage, MissingTool, CommandFailed, and Failure."""
     if reference.transport is Transport.STORAGE:
+        from keelboot.image.transports import storage  # noqa: PLC0415 - as in `open_image`
+
         return storage.exists(reference)
     try:
         fingerprint(reference)
@@ -54,6 +58,8 @@ def fingerprint(reference: Reference, *, architecture: str | None = None) -> str
     Raises as `open_image` does.
     """
     if reference.transport is Transport.STORAGE:
+        from keelboot.image.transports import storage  # noqa: PLC0415 - as in `open_image`
+
         return storage.image_id(reference)
     if reference.transport is Transport.REGISTRY:
         return _remote(reference).fingerprint(reference, architecture=architecture)

@@ -3,7 +3,7 @@
 import pytest
 
 from keelboot.failure import CannotFinish, InvalidImage
-from keelboot.host.install.configuration import Configuration, read
+from keelboot.host.install.configuration import Configuration, as_json, read
 
 
 def test_everything_that_is_honoured() -> None:
@@ -76,3 +76,15 @@ def test_refuses(text: str, said: str) -> None:
 def test_a_boot_loader_that_is_not_available() -> None:
     with pytest.raises(CannotFinish, match="grub"):
         read({"50-x.toml": b'[install]\nbootloader = "grub"'}, "amd64")
+
+
+def test_it_is_told_under_bootcs_names() -> None:
+    found = Configuration(filesystem="xfs", arguments=("a",), root_mount_spec="", discoverable=False)
+    assert as_json(found) == {
+        "root-fs-type": "xfs",
+        "filesystem": {"root": {"type": "xfs"}},
+        "kargs": ["a"],
+        "root-mount-spec": "",
+        "discoverable-partitions": False,
+    }
+    assert as_json(Configuration()) == {}
