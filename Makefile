@@ -3,12 +3,13 @@ VENV := .venv/bin
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check machine-tests crash bench man clean
+.PHONY: help setup venv demo test check machine-tests machines crash bench man clean
 
 help:
 	@echo "make demo    set this machine up, build the example, boot it, fetch its page"
-	@echo "make test    set this machine up, run all tests, those that boot machines included"
+	@echo "make test    set this machine up, run the tests, those that boot machines included"
 	@echo "make check   the fast tests and linters: no root, no virtual machine, under 90 seconds"
+	@echo "make machines  every test that boots machines, those too that take many boots"
 	@echo "make crash   kill, refuse and cut off from power every step of the store; needs ../shared, root, minutes"
 	@echo "make bench   measure keelboot beside other tools; BENCH=--quick for less, BENCH=--help for more"
 	@echo "make setup   install what is missing: system packages and .venv"
@@ -28,6 +29,9 @@ check: venv
 	@$(VENV)/pytest -q -n auto -m "not machine"
 
 machine-tests: setup
+	@$(VENV)/pytest -m "machine and not long"
+
+machines: setup
 	@$(VENV)/pytest -m machine
 
 test: setup

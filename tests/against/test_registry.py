@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -129,6 +130,24 @@ def test_podman_pushes(keelboot, address, image, tmp_path):
         push = [*podman, "push", "-q", "--tls-verify=false", loaded.stdout.strip(), name]
         subprocess.run(push, check=True, capture_output=True)
     layers = pulled(keelboot, f"docker://{name}", tmp_path / "store")["layers"]
+    assert [layer["reused"] for layer in layers] == [False] * 3
+
+
+def test_what_podman_pulled(keelboot, address, image, tmp_path):
+    """podman saves it uncompressed, and calls it what the registry called it."""
+    if shutil.which("podman") is None:
+        pytest.skip("podman is not installed")
+    name = f"{address}/os/compressed:1"
+    push(image, name, "--format", "oci", "--dest-compress-format", "gzip")
+    with tempfile.TemporaryDirectory(prefix="keelboot-") as run:
+        settings = tmp_path / "storage.conf"
+        settings.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/root"\nrunroot = "{run}"\n')
+        own = {"CONTAINERS_STORAGE_CONF": str(settings)}
+        words = ["podman", "pull", "-q", "--tls-verify=false", name]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **own})
+        if done.returncode:
+            pytest.skip(f"podman cannot keep images here: {done.stderr}")
+        layers = pulled(keelboot, f"containers-storage:{name}", tmp_path / "store", env=own)["layers"]
     assert [layer["reused"] for layer in layers] == [False] * 3
 
 

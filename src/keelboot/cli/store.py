@@ -57,7 +57,9 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", metavar="N", type=_jobs, default=2, help="threads at work; 1 is one (default: 2)")
+    parser.add_argument(
+        "--jobs", metavar="N", type=_jobs, default=2, help="processes at work; 1 is this one alone (default: 2)"
+    )
 
 
 def _jobs(text: str) -> int:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from keelboot import command
 from keelboot.failure import CommandFailed, ImageNotFound, InvalidImage, NotWritable, OutOfSpace
-from keelboot.image.opened import Image
+from keelboot.image.documents import OCI_LAYER
+from keelboot.image.opened import Image, Layer
 from keelboot.image.reference import Reference, Transport
 from keelboot.image.transports import folder
 from keelboot.image.transports.layout import Layout
@@ -56,7 +57,14 @@ def open_saved(reference: Reference, *, architecture: str | None, scratch: Path 
         with folder.directory(layout, shown=reference) as files:
             # What was saved carries no name.
             unnamed = Layout(files).open(Reference(Transport.OCI, str(layout)), architecture)
-            yield replace(unnamed, reference=reference)
+            yield replace(unnamed, reference=reference, layers=tuple(map(_as_saved, unnamed.layers)))
+
+
+def _as_saved(layer: Layer) -> Layer:
+    """LAYER as it lies there: podman 4.3 saves uncompressed, and goes on to call it what the registry called it."""
+    if layer.descriptor.digest != layer.diff_id:
+        return layer
+    return replace(layer, descriptor=replace(layer.descriptor, media_type=OCI_LAYER))
 
 
 def _draft(reference: Reference, scratch: Path) -> tempfile.TemporaryDirectory[str]:
