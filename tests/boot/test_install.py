@@ -20,7 +20,7 @@ from boot.partitions import partitions
 from boot.workbench import PASSPHRASE, Workbench
 
 # Each machine installs twice, which takes minutes without KVM.
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(3600)]
 
 Keelboot = Callable[..., subprocess.CompletedProcess[str]]
 Answers = dict[str, Answer]

@@ -21,7 +21,7 @@ from boot.conftest import Built, Keelboot, succeeded
 from boot.variants import Variant, disk_of
 from keelboot.host.trial import FAILED_ID
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(2400)]
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 INIT = "usr/lib/systemd/systemd"
