@@ -180,6 +180,14 @@ def later(keelboot: Keelboot, registry: Registry, life: Life) -> Life:
 
         life.ask(machine, "sixth", SEEN | {"read": f"{sql} 'select n from kept'"})
         life.look(machine, "sixth")
+        life.ask(machine, "sixth", {"reset": "keelboot factory-reset --yes --really"})
+        machine.reboot()
+
+        gone = ("/var/lib/mine", "/home/alice", "/etc/late", "/etc/example/both.mine")
+        life.ask(
+            machine, "reset", {"gone": f"ls -d {' '.join(gone)}", "etc": "cat /etc/example/both", "alice": "id alice"}
+        )
+        life.look(machine, "reset")
     return life
 
 
@@ -304,6 +312,15 @@ def test_it_goes_where_it_is_sent(later: Life) -> None:
     for chapter in ("fourth", "fifth", "sixth"):
         check_status(later, chapter)
         check_health(later, chapter)
+
+
+@pytest.mark.long
+def test_a_factory_reset_brings_the_images_own_etc_and_var_back(later: Life) -> None:
+    later.told("sixth", "reset")
+    assert later.answers["reset"]["gone"].text.count("No such file") == 4
+    assert later.told("reset", "etc") == "image 3"
+    assert later.answers["reset"]["alice"].status != 0
+    check_status(later, "reset")
 
 
 @pytest.mark.long

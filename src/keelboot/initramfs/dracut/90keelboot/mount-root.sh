@@ -85,6 +85,35 @@ first_etc() {
     sync "$state"
 }
 
+# reset_etc, reset_var: a factory reset that was asked for. The mark goes last, so a cut starts all of it again. No
+# deployment keeps its /etc; as the parent has none either, first_etc makes an empty one.
+reset_etc() {
+    if [ ! -e "$store/state/factory-reset" ]; then
+        rm -rf "$store/state/reset" # what an earlier one left when it was cut at its very end
+        return 0
+    fi
+    echo "keelboot: factory reset: a fresh /etc and /var" >&2
+    mkdir -p "$store/state/reset"
+    for old in "$store"/state/deploy/*/etc; do
+        [ -d "$old" ] || continue
+        name=${old%/etc}
+        name=${name##*/}
+        rm -rf "$store/state/reset/$name"
+        mv "$old" "$store/state/reset/$name"
+    done
+    sync "$store/state/reset" "$store"/state/deploy/*
+}
+reset_var() {
+    [ -e "$store/state/factory-reset" ] || return 0
+    for old in "$new/var"/* "$new/var"/.[!.]* "$new/var"/..?*; do
+        [ "${old##*/}" = lost+found ] || rm -rf "$old"
+    done
+    sync -f "$new/var"
+    rm -f "$store/state/factory-reset"
+    sync "$store/state"
+    rm -rf "$store/state/reset"
+}
+
 # on_trial: whether the loader counted this boot's try. Then a hang has to end in a restart: the watchdog is started
 # here and, closed without its magic character, runs on until the system manager takes it over.
 on_trial() {
@@ -125,6 +154,7 @@ open_root "$digest" "$new"
 # /etc: below the image's, above it only what changed on this machine under this deployment.
 state=$store/state/deploy/$digest
 mkdir -p "$state"
+reset_etc
 [ -d "$state/etc" ] || first_etc
 mkdir -p "$state/etc/upper" "$state/etc/work"
 # Without redirects and metacopies each file of the upper layer is whole and where it says: it can be listed and copied.
@@ -155,6 +185,7 @@ else
     mkdir -p "$store/state/var"
     mount --bind "$store/state/var" "$new/var" || refuse "/var does not mount"
 fi
+reset_var
 
 # What leads into /var has to lead somewhere before the first service looks: systemd-tmpfiles works in the order of
 # names, and a key for /root/.ssh would come before the line that makes /var/roothome.
