@@ -295,7 +295,7 @@ def test_an_upgrade_adds_only_what_changed(life: Life) -> None:
         (int(line.split()[0]) for line in life.told("first", name).splitlines()) for name in ("store", "store after")
     )
     assert 0 < after - before < 600, "objects"
-    assert grown - size < 120_000, "KiB"
+    assert grown - size < 20_000, "KiB"
 
 
 @pytest.mark.long
