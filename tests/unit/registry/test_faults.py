@@ -94,7 +94,7 @@ GIVEN_UP = {
     "503": (fault.answering(503, {"Retry-After": "3600"}), "answered 503"),
     "429": (fault.answering(429), "answered 429, 3 times"),
     "stalled": (fault.stalled(0, 0.5), "in time"),
-    "slow headers": (fault.slow_headers(0.05, 40), "in time"),
+    "slow headers": (fault.slow_headers(0.05, 40), "in time|reset by peer"),
     "broken headers": (fault.slow_headers(0, 2), "empty|too early"),
     "truncated": (fault.truncated(0), "too early|incomplete|0 bytes read"),
 }

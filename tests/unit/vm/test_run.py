@@ -95,7 +95,8 @@ def test_a_blank_disk_is_a_boot_that_failed(disk: Path, tmp_path: Path) -> None:
     process = start("--log", tmp_path / "log", disk, temporary=tmp_path)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (12, "")
-    assert "the firmware found nothing to boot" in err
+    # Which of the two it says first depends on the firmware's version and on how fast it gets there.
+    assert "the firmware found nothing to boot" in err or "the firmware found no bootable device" in err
     assert b"BdsDxe" in (tmp_path / "log").read_bytes()
 
 
