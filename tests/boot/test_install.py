@@ -80,12 +80,20 @@ def room(keelboot: Keelboot, base: str, tmp_path_factory: pytest.TempPathFactory
         stream.truncate((content / "image.oci").stat().st_size + (256 << 20))
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", content, medium], check=True)
     digest = json.loads(succeeded(keelboot("inspect", "--json", IMAGE)))["composefs"]
+    shutil.rmtree(content)
     yield Room(place, new_key(place), medium, digest)
-    shutil.rmtree(place, ignore_errors=True)
+    for disk in place.glob("*.img"):  # what the machines said stays
+        disk.unlink()
 
 
 def ask(machine: Workbench, questions: dict[str, str]) -> Answers:
-    return {name: machine.ask(command, within=1200) for name, command in questions.items()}
+    answers: Answers = {}
+    with machine.log.with_suffix(".answers").open("a") as record:
+        for name, command in questions.items():
+            answers[name] = machine.ask(command, within=1800)
+            record.write(f"{name}: {answers[name]}\n")
+            record.flush()
+    return answers
 
 
 def install(way: str, words: str) -> str:
@@ -114,7 +122,7 @@ TO_DISK = (
 
 
 @pytest.fixture(scope="module")
-def bench(keelboot: Keelboot, room: Room) -> Iterator[tuple[Answers, Path, Path]]:
+def bench(keelboot: Keelboot, room: Room) -> tuple[Answers, Path, Path]:
     """What the bench answered, the disk that it installed to, and the one with LVM on LUKS."""
     own = room.place / "bench.img"
     succeeded(keelboot("disk", IMAGE, "-o", own, "--size", "8G"))
@@ -149,9 +157,7 @@ def bench(keelboot: Keelboot, room: Room) -> Iterator[tuple[Answers, Path, Path]
                 "state": SEEN["state"],
             },
         )
-    yield answers, whole, layered
-    for disk in (own, whole, layered, small):
-        disk.unlink()
+    return answers, whole, layered
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +212,6 @@ def beside(room: Room, base: str) -> dict[str, Answers]:  # noqa: ARG001 - the b
         answers["back"] = ask(machine, {"root": SEEN["root"], "remove": removing, "left": "ls /sysroot"})
         machine.reboot()
         answers["alone"] = ask(machine, SEEN | files)
-    disk.unlink()
     return answers
 
 
