@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,8 @@ def ended(keelboot: Keelboot, built: Built, workspace: Path) -> Iterator[Ended]:
         _cut_in_the_first_panic(file, workspace / "cut.log")
         assert next(name for name in disk.entries() if versions["panic"] in name).endswith("+1-1.conf")
         with Computer(file, key=key, log=workspace / "trial.log", options=("--timeout", "1800")) as computer:
+            _until_it_rests(computer, versions["good"])
             seconds = time.monotonic() - began
-            computer.ask("systemctl is-system-running --wait")
             answers = {name: str(computer.ask(command).text) for name, command in QUESTIONS.items()}
         yield Ended(digests, _by_name(answers["failures"]), answers, disk.entries(), seconds)
     file.unlink()
@@ -129,6 +130,18 @@ def _cut_in_the_first_panic(file: Path, log: Path) -> None:
             time.sleep(0.2)
         run.kill()
     assert b"Kernel panic" in log.read_bytes()
+
+
+def _until_it_rests(computer: Computer, digest: str) -> None:
+    """Wait until DIGEST runs and its boot is over; a bad version may have answered on the way there."""
+    deadline = time.monotonic() + 1500
+    running = ""
+    while f"composefs={digest}" not in running:
+        assert time.monotonic() < deadline, "the good version did not come up"
+        time.sleep(1)  # between two questions to a machine that is down
+        with suppress(subprocess.TimeoutExpired):
+            running = computer.ask("cat /proc/cmdline", within=60).text
+    computer.ask("systemctl is-system-running --wait")
 
 
 def _by_name(failures: str) -> dict[str, dict[str, Any]]:
