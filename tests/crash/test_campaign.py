@@ -9,12 +9,16 @@ from crash import campaign
 pytestmark = pytest.mark.machine
 
 
+STORE, MACHINE = (names for _, names in campaign.SCRIPTS.values())
+
+
+@pytest.mark.parametrize("names", [STORE, pytest.param(MACHINE, marks=pytest.mark.long)], ids=["store", "machine"])
 @pytest.mark.parametrize("kind", ["kill", "fail", "cut-ext4"])
-def test_sample(kind: str, tmp_path: Path) -> None:
+def test_sample(kind: str, names: tuple[str, ...], tmp_path: Path) -> None:
     if why := campaign.missing([kind]):
         pytest.skip(why)
-    outcomes = list(campaign.campaign(tmp_path, [kind], campaign.NAMES, sample=10))
-    assert [outcome.name for outcome in outcomes] == list(campaign.NAMES)
+    outcomes = list(campaign.campaign(tmp_path, [kind], names, sample=10))
+    assert [outcome.name for outcome in outcomes] == list(names)
     for outcome in outcomes:
         assert outcome.failed == 0, outcome.output
         assert outcome.points >= 8, outcome.output
