@@ -17,8 +17,11 @@ from keelboot.host import checks
 from keelboot.host.checks import Found, Settings
 
 OUTPUT_KEPT: Final = 2000  # bytes, the last ones
-# What asks during a boot, and what waits for the answer: systemd has these jobs until the checks have ended.
-OWN_UNITS: Final = ("keelboot-health.service", "keelboot-bless.service", "boot-complete.target")
+# What asks during a boot, and what waits for the answer: systemd has these jobs until they have ended.
+OWN_UNITS: Final = (
+    *("keelboot-health.service", "keelboot-bless.service", "boot-complete.target"),
+    *("keelboot-trial.service", "emergency.service"),
+)
 _LOOK_AGAIN = 1.0  # seconds
 _GOOD_STATES = ("running", "degraded", "starting", "initializing")  # the latter two while only our own jobs are left
 

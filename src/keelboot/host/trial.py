@@ -28,7 +28,8 @@ FAILED_ID: Final = "7b05dac7a24f4b0f9a1d5d1a4b2e6c43"  # MESSAGE_ID: a version f
 PSTORE: Final = (Path("/sys/fs/pstore"), Path("/var/lib/systemd/pstore"))
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _RECORD_MAX = 128 * 1024  # bytes; beyond that a record keeps the newest half
-_PANIC_LINES = 25
+_PANIC = "Kernel panic - not syncing"
+_AROUND = 10  # lines before a panic; as many follow, the call trace
 
 
 def on_trial(sysroot: Sysroot) -> bool:
@@ -134,7 +135,7 @@ def settle(
 
 
 def panic_in(directories: Sequence[Path]) -> str:
-    """The end of the kernel's log of a panic that was kept over the last restart; empty where none was.
+    """The kernel's log around a panic that was kept over the last restart; empty where none was.
 
     In systemd-pstore(8)'s archive that is what was put there during this boot.
     """
@@ -144,10 +145,11 @@ def panic_in(directories: Sequence[Path]) -> str:
             for path in sorted(directory.rglob("*dmesg*"), reverse=True):
                 if path.is_file() and (path.stat().st_mtime >= began or path.is_relative_to("/sys")):
                     text = path.read_text(errors="replace")
-                    if "Kernel panic - not syncing" in text:
-                        # <6>[    0.612164] is the priority and the time.
-                        lines = [re.sub(r"^<\d+>", "", line) for line in text.splitlines()]
-                        return "\n".join(lines[-_PANIC_LINES:])
+                    # <6>[    0.612164] is the priority and the time.
+                    lines = [re.sub(r"^<\d+>", "", line) for line in text.splitlines()]
+                    at = next((number for number, line in enumerate(lines) if _PANIC in line), None)
+                    if at is not None:
+                        return "\n".join(lines[max(0, at - _AROUND) : at + _AROUND])
     return ""
 
 

@@ -159,14 +159,15 @@ def test_a_panic_that_pstore_kept_is_told(failing: tuple[Sysroot, ObjectId, Obje
     (sysroot.boots / second.hex).unlink()
     kept = tmp_path / "pstore/7180000"
     kept.mkdir(parents=True)
-    (kept / "dmesg.txt").write_text("<6>[ 1.0] fine\n<0>[ 2.0] Kernel panic - not syncing: VFS: Unable to mount root\n")
+    trace = "".join(f"<4>[ 2.1] frame {number}\n" for number in range(99))
+    (kept / "dmesg.txt").write_text(f"<6>[ 1.0] fine\n<0>[ 2.0] Kernel panic - not syncing: VFS: No root\n{trace}")
     old = tmp_path / "pstore/6000000"
     old.mkdir()
     (old / "dmesg.txt").write_text("Kernel panic - not syncing: long ago\n")
     long_ago = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - 1000
     os.utime(old / "dmesg.txt", (long_ago, long_ago))
     [told] = settle(sysroot, first, pstore=(tmp_path / "nowhere", tmp_path / "pstore"))
-    assert told.reason == "the kernel panicked: VFS: Unable to mount root"
+    assert told.reason == "the kernel panicked: VFS: No root"
     assert told.detail.splitlines()[0] == "[ 1.0] fine"
 
 
