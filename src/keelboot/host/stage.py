@@ -46,7 +46,7 @@ from keelboot.store import names, pull
 from keelboot.store.imagerecord import ImageRecord
 from keelboot.store.naming import Naming
 from keelboot.store.objects import Objects
-from keelboot.store.repository import Lock, Repository, opened
+from keelboot.store.repository import Lock, Repository, explained, opened
 
 STEPS: Final = ("contents", "records", "barrier", "layers", "image", "reference", "state", "kernel", "entry")
 TRIES: Final = 3
@@ -115,7 +115,8 @@ def fetched(
     """IMAGE in the store, read as far as it was not there yet, so that one can decide. Raises as `stage` does."""
     called = source or str(image.reference)
     _refuse_unfit(called, image.config)
-    sysroot.store.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with explained(sysroot.store):
+        sysroot.store.mkdir(mode=0o700, parents=True, exist_ok=True)
     with opened(sysroot.store, Lock.SHARED, create=True, progress=progress) as repository:
         taken = None
         name = known(repository, str(image.manifest_digest))

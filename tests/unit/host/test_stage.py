@@ -12,7 +12,7 @@ import pytest
 from keelboot.assembly.record import State
 from keelboot.assembly.settings import Settings
 from keelboot.boot import esp
-from keelboot.failure import CannotFinish, InvalidImage, OutOfSpace
+from keelboot.failure import CannotFinish, Failure, InvalidImage, OutOfSpace
 from keelboot.host import records, space, stage
 from keelboot.image.reference import Reference
 from keelboot.store.references import listing
@@ -156,6 +156,14 @@ def test_layers_that_are_there_do_not_count(tmp_path: Path, monkeypatch: pytest.
     staged(sysroot, version(tmp_path, 1), tries=None)
     staged(sysroot, version(tmp_path, 2), tries=None)
     assert 0 < seen[1] < 2000 < seen[0]
+
+
+def test_a_store_that_cannot_be_made_is_a_failure_like_any_other(tmp_path: Path) -> None:
+    sysroot = machine(tmp_path)
+    sysroot.root.rmdir()
+    sysroot.root.touch()
+    with pytest.raises(Failure, match="cannot use the store"):
+        staged(sysroot, version(tmp_path, 1), tries=None)
 
 
 def test_a_full_esp_leaves_every_entry_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
