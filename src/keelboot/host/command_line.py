@@ -1,7 +1,7 @@
 """New kernel arguments for what boots next: a boot entry with a higher generation, on trial.
 
 The entry with the arguments of before stays if it proved itself: should the machine not come up with the new ones, the
-loader returns to the same version with the old ones. `keelboot gc` removes it later, as it does with any second entry.
+loader returns to the same version with the old ones. `keelboot gc` removes it once they have proved themselves.
 """
 
 from collections.abc import Callable

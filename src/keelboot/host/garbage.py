@@ -110,12 +110,12 @@ def _plan(sysroot: Sysroot, booted: ObjectId | None) -> Collected:
     held = kept.held(sysroot)
     stay = retention.keep(held, booted=booted, downloaded=kept.downloaded(sysroot))
     staying = {one.digest for one in stay}
-    newest = kept.newest_entries(sysroot)
+    needed_entries = kept.needed_entries(sysroot)
     entries = [
         one.file_name
         for one in esp.entries(sysroot.esp)
-        # Of several entries of one deployment one boots; the others were left by a cut.
-        if one.digest not in staying or one.file_name != newest[one.digest].file_name
+        # Of several entries of one deployment one boots; the others were left by a cut, or by arguments that failed.
+        if one.digest not in staying or one not in needed_entries[one.digest]
     ]
     needed = {digest.hex for digest in staying} | ({booted.hex} if booted else set())
     return Collected(

@@ -27,6 +27,16 @@ def newest_entries(sysroot: Sysroot) -> dict[ObjectId, Listed]:
     return found
 
 
+def needed_entries(sysroot: Sysroot) -> dict[ObjectId, list[Listed]]:
+    """Of each deployment that entry, and while it is on trial the one that the loader returns to. Raises OSError."""
+    found: dict[ObjectId, list[Listed]] = {}
+    for listed in esp.entries(sysroot.esp):
+        needed = found.setdefault(listed.digest, [])
+        if not needed or (needed[-1].on_trial and not listed.on_trial):
+            needed.append(listed)
+    return found
+
+
 def downloaded(sysroot: Sysroot) -> ObjectId | None:
     """The deployment that waits for `upgrade --from-downloaded`, if there is one."""
     with suppress(OSError, ValueError):

@@ -84,8 +84,9 @@ def promote(
 ) -> Record:
     """Make the deployment that RECORD is of the next boot; its earlier entry goes when the new one is durable.
 
-    It gets the kernel arguments that it has now; where it has no entry left, those of its image and this machine. TRIES
-    is None for what proved itself. Raises OutOfSpace, Failure.
+    It gets the kernel arguments that it has now, of those that are on trial and those that are not the latter; where it
+    has no entry left, those of its image and this machine. TRIES is None for what proved itself. Raises OutOfSpace,
+    Failure.
     """
     earlier = [listed for listed in esp.entries(sysroot.esp) if listed.digest == record.digest]
     if not esp.sound(sysroot.esp, record.boot_digest):
@@ -99,7 +100,7 @@ def promote(
     if earlier:
         named = Generation(number, record.digest)
         entry = replace(
-            earlier[0].entry,
+            next((listed for listed in earlier if not listed.on_trial), earlier[0]).entry,
             id=named.id,
             version=named.version(record.image_version or record.created),
             sort_key=SORT_KEY,

@@ -33,6 +33,16 @@ def test_the_next_boot_tries_them_and_falls_back_to_the_same_version(tmp_path: P
     assert esp.entries(sysroot.esp)[0].entry.options.endswith(" mine=1")
 
 
+def test_gc_keeps_what_the_loader_returns_to_until_the_new_arguments_have_proved_themselves(tmp_path: Path) -> None:
+    sysroot, [first] = with_versions(tmp_path, 1)
+    command_line.apply(sysroot, Settings(kargs=("mine=1",)))
+    assert garbage.collect(sysroot, first).nothing
+    assert boots(sysroot) == [f"{first.hex[:8]}+3", first.hex[:8]]
+    bless(sysroot, first)
+    assert len(garbage.collect(sysroot, first).entries) == 1
+    assert boots(sysroot) == [first.hex[:8]]
+
+
 def test_what_boots_already_is_not_tried_again(tmp_path: Path) -> None:
     sysroot, _ = with_versions(tmp_path, 1)
     command_line.apply(sysroot, Settings(kargs=("mine=1",)))

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from keelboot.assembly.record import State
+from keelboot.assembly.settings import Settings
 from keelboot.boot import esp
 from keelboot.failure import Failure
-from keelboot.host import records, rollback
+from keelboot.host import command_line, records, rollback
 from small_machines import boots, faults, staged, version, with_versions
 
 
@@ -32,6 +33,15 @@ def test_each_entry_is_new_and_the_last_but_one_generation_is_gone(tmp_path: Pat
     assert names == [f"keelboot-000003-{first.hex}.conf", f"keelboot-000002-{second.hex}.conf"]
     assert esp.entries(sysroot.esp)[0].entry.version == "000003-1"
     assert {one.digest: one.entry.options for one in esp.entries(sysroot.esp)} == options
+
+
+def test_arguments_that_have_not_proved_themselves_are_not_made_permanent(tmp_path: Path) -> None:
+    sysroot, [first, second] = with_versions(tmp_path, 2)
+    command_line.apply(sysroot, Settings(kargs=("mine=1",)))
+    rollback.rollback(sysroot, second)
+    assert rollback.rollback(sysroot, second).digest == second
+    assert boots(sysroot) == [second.hex[:8], first.hex[:8]]
+    assert "mine=1" not in esp.entries(sysroot.esp)[0].entry.options
 
 
 def test_what_is_staged_is_dropped(tmp_path: Path) -> None:
