@@ -14,7 +14,7 @@ from typing import Final
 
 from keelboot.boot import esp
 from keelboot.boot.esp import Listed
-from keelboot.durable import replacing
+from keelboot.durable import replacing, sync_directory
 from keelboot.host import boots, failed, journal, records
 from keelboot.host.boots import Boot, Line, Stage
 from keelboot.host.failed import FailedVersion
@@ -45,13 +45,18 @@ def trial_over(sysroot: Sysroot) -> None:
 def note(sysroot: Sysroot, digest: ObjectId, stage: Stage | str, text: str = "") -> None:
     """Add a line to the boot record of DIGEST; durable when this returns. Raises OSError."""
     line = Line(_BOOT_ID.read_text().strip(), int(time.time()), Stage(stage), text)
+    path = sysroot.boots / digest.hex
     sysroot.boots.mkdir(exist_ok=True)
-    fd = os.open(sysroot.boots / digest.hex, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    known = path.exists()
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, line.encode())
         os.fsync(fd)
     finally:
         os.close(fd)
+    if not known:
+        for directory in (sysroot.boots, sysroot.state):
+            sync_directory(directory)
 
 
 def history(sysroot: Sysroot, digest: ObjectId) -> list[Boot]:

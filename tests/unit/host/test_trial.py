@@ -12,7 +12,7 @@ from keelboot.assembly.record import State
 from keelboot.boot import esp
 from keelboot.boot.entries import Tries
 from keelboot.boot.esp import Listed
-from keelboot.host import bless, failed, records, trial
+from keelboot.host import bless, failed, garbage, records, trial
 from keelboot.host.boots import Line, Stage
 from keelboot.host.failed import KEPT, FailedVersion
 from keelboot.host.sysroot import Sysroot
@@ -190,6 +190,16 @@ def test_a_boot_record_does_not_grow_for_ever(tmp_path: Path) -> None:
     trial.trim(sysroot, first)
     assert (sysroot.boots / first.hex).stat().st_size < 70_000
     assert trial.history(sysroot, first)[-1].stage is Stage.INIT
+
+
+def test_gc_removes_what_was_being_written_when_the_power_failed(tmp_path: Path) -> None:
+    sysroot, [first] = with_versions(tmp_path, 1)
+    trial.note(sysroot, first, Stage.INIT)
+    draft = sysroot.boots / f".{first.hex}.0123456789abcdef"
+    draft.touch()
+    garbage.collect(sysroot, first)
+    assert not draft.exists()
+    assert len(trial.history(sysroot, first)) == 1
 
 
 def test_only_so_many_failures_are_kept() -> None:
