@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from keelboot.failure import Failure, NotAHost, NotPermitted
-from keelboot.host import mounting, mounts
+from keelboot.host import mounting, mounts, records
 from keelboot.host.mounting import BIND, NODEV, NOEXEC, NOSUID, RDONLY, REMOUNT, mount
 from keelboot.host.mounts import Mount
 from keelboot.host.sysroot import Sysroot
@@ -101,12 +101,10 @@ def noting() -> Iterator[Sysroot]:
 
 @contextmanager
 def locked(sysroot: Sysroot, progress: Progress = SILENT) -> Iterator[None]:
-    """The machine's lock, held alone; it ends with its process. Raises Failure where it cannot be had."""
-    try:
+    """The machine's lock, held alone; it ends with its process. Raises OutOfSpace, NotWritable, Failure."""
+    with records.explained(sysroot):
         sysroot.state.mkdir(exist_ok=True)
         fd = os.open(sysroot.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _unmountable("lock the machine's state", error) from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,10 +1,14 @@
 """Where the ESP is, told from what the kernel and udev show; the mounts themselves are for tests/boot."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from keelboot.failure import Failure, NotWritable, OutOfSpace
 from keelboot.host import mounts, namespace
+from keelboot.host.sysroot import Sysroot
 
 UUID = "0B5C2E5D-6D0A-4B2C-9C3A-0123456789AB"
 MOUNTINFO = "30 1 254:2 / /sysroot ro,relatime - ext4 /dev/vda2 rw\n"
@@ -66,3 +70,22 @@ def test_through_an_encrypted_device(tmp_path: Path) -> None:
 def test_none_or_several_are_none(types: dict[str, str], tmp_path: Path) -> None:
     machine(tmp_path, types=types)
     assert namespace.esp_device(mounts.parse(MOUNTINFO), variables=tmp_path, system=tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "failure"), [(errno.ENOSPC, OutOfSpace), (errno.EROFS, NotWritable), (errno.EIO, Failure)]
+)
+def test_a_lock_that_cannot_be_made(
+    number: int, failure: type[Failure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    sysroot = Sysroot(tmp_path, tmp_path)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(Failure, match="cannot write the machine's state") as told, namespace.locked(sysroot):
+        pass
+    monkeypatch.undo()
+    assert type(told.value) is failure
+    with namespace.locked(sysroot):
+        assert sysroot.lock.exists()
