@@ -70,6 +70,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     told.add_argument("--all", action="store_true", help=argparse.SUPPRESS)  # bootc's: everything is printed anyway
     rest = plain("remove-old-root", "remove the system that was there before to-existing-root")
     rest.add_argument("--acknowledge-destructive", action="store_true", help="that is meant")
+    rest.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
 
 
 def _places(parser: argparse.ArgumentParser, *, replace: str | None) -> None:
@@ -97,15 +98,21 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generic-image", action="store_true", help="leave the firmware's settings alone")
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     parser.add_argument("--progress-fd", metavar="FD", type=int, help="write progress there, as JSON lines")
-    # bootc's, which mean nothing here: there is no SELinux policy to apply, no OSTree, and the image is always read.
-    for ignored in ("--disable-selinux", "--skip-fetch-check", "--run-fetch-check", "--composefs-backend"):
+    parser.add_argument("--enforce-container-sigpolicy", action="store_true", help="not available in this version")
+    # bootc's, which mean nothing here: no SELinux policy, OSTree, bootupd or bound images; the image is always read.
+    for ignored in (
+        *("--disable-selinux", "--skip-fetch-check", "--run-fetch-check", "--composefs-backend"),
+        "--bootupd-skip-boot-uuid",
+    ):
         parser.add_argument(ignored, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--stateroot", help=argparse.SUPPRESS)
-    parser.add_argument("--bootloader", choices=("systemd",), help=argparse.SUPPRESS)
+    parser.add_argument("--bound-images", choices=("stored", "skip", "pull"), help=argparse.SUPPRESS)
+    parser.add_argument("--bootloader", choices=("grub", "grub-cc", "systemd", "none"), help=argparse.SUPPRESS)
 
 
 def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Install."""
+    _refuse_unavailable(arguments)
     code: int = {
         "to-disk": _to_disk,
         "to-filesystem": _to_filesystem,
@@ -115,6 +122,25 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
         "remove-old-root": _remove_old_root,
     }[arguments.way](arguments, terminal)
     return code
+
+
+def _refuse_unavailable(arguments: argparse.Namespace) -> None:
+    """Raise Failure for what bootc could do in an installation, and this version cannot."""
+    from keelboot.cli.values import BadValue
+    from keelboot.failure import Failure
+
+    if getattr(arguments, "enforce_container_sigpolicy", False):
+        raise Failure(
+            f"cannot install {arguments.image} with its signatures enforced",
+            why="this version does not check signatures yet",
+            fix="Leave --enforce-container-sigpolicy out if you trust where the image comes from.",
+        )
+    if getattr(arguments, "bootloader", None) not in (None, "systemd"):
+        raise BadValue(
+            f"cannot install the boot loader {arguments.bootloader}",
+            why="this version installs systemd-boot only",
+            fix="Leave --bootloader out.",
+        )
 
 
 def _to_disk(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -256,18 +282,18 @@ def _remove_old_root(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from keelboot.host import namespace
     from keelboot.host.install import existing
 
-    if not arguments.acknowledge_destructive:
+    if not (arguments.acknowledge_destructive or arguments.dry_run):
         raise Failure(
             "cannot remove the old system",
             why="all its files would be gone for good",
             fix="Add --acknowledge-destructive if that is meant.",
         )
     with namespace.changing(terminal.progress) as sysroot:
-        gone = existing.remove_old_root(sysroot)
+        gone = existing.remove_old_root(sysroot, dry_run=arguments.dry_run)
     if terminal.json_wanted:
-        terminal.json({"removed": gone})
+        terminal.json({"removed": gone, "dryRun": arguments.dry_run})
     else:
-        terminal.out(f"removed {', '.join(gone) or 'nothing'}")
+        terminal.out(f"{'would remove' if arguments.dry_run else 'removed'} {', '.join(gone) or 'nothing'}")
     return 0
 
 

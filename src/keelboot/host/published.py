@@ -2,9 +2,12 @@
 
 It is written after each change and at boot, readable for everyone, so it holds nothing secret. A boot empties
 /run: what is there is of this one. Beside it, /run/keelboot/staged exists while the next boot is to run a new version.
+
+Fleet agents that know bootc watch the directory /ostree/bootc instead, as bootc's operator does: its time changes.
 """
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +17,7 @@ from keelboot.durable import replacing
 RUN: Final = Path("/run/keelboot")
 NAME: Final = "host.json"
 STAGED: Final = "staged"
+WATCHED: Final = "ostree/bootc"  # on the partition with the store; an image has the link /ostree -> sysroot/ostree
 _VERSION = 1
 _SIZE_MAX = 4 << 20
 
@@ -29,6 +33,21 @@ def write(document: dict[str, Any], run: Path = RUN) -> None:
         (run / STAGED).touch()
     else:
         (run / STAGED).unlink(missing_ok=True)
+
+
+def touch(root: Path) -> None:
+    """Tell who watches that the deployments in ROOT have changed. Raises OSError."""
+    watched = root / WATCHED
+    watched.mkdir(parents=True, exist_ok=True)
+    os.utime(watched)
+
+
+def is_watched(path: Path) -> bool:
+    """Whether PATH, in the top directory of the partition with the store, has what `touch` makes and nothing else."""
+    top, _, below = WATCHED.partition("/")
+    with suppress(OSError):
+        return path.name == top and os.listdir(path) == [below] and not os.listdir(path / below)  # noqa: PTH208
+    return False
 
 
 def read(run: Path = RUN) -> dict[str, Any] | None:

@@ -114,7 +114,7 @@ def fetched(
 ) -> Iterator[Candidate]:
     """IMAGE in the store, read as far as it was not there yet, so that one can decide. Raises as `stage` does."""
     called = source or str(image.reference)
-    _refuse_unfit(called, image.config)
+    refuse_unfit(called, image.config)
     with explained(sysroot.store):
         sysroot.store.mkdir(mode=0o700, parents=True, exist_ok=True)
     with opened(sysroot.store, Lock.SHARED, create=True, progress=progress) as repository:
@@ -266,7 +266,7 @@ def small_file(objects: Objects, node: Regular) -> bytes:
     return content
 
 
-def _refuse_unfit(called: str, config: Config) -> None:
+def refuse_unfit(called: str, config: Config) -> None:
     """What can be told without reading a layer. Raises CannotFinish."""
     machine = normal_architecture(os.uname().machine)
     if config.architecture != machine:

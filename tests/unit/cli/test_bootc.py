@@ -54,6 +54,8 @@ install to-filesystem --source-imgref oci:/srv/web --target-imgref registry.exam
 install to-filesystem --source-imgref oci:/srv/web --target-transport registry --skip-fetch-check /mnt
 install to-filesystem --source-imgref oci:/srv/web --replace=alongside --acknowledge-destructive --skip-finalize /mnt
 install to-existing-root --source-imgref oci:/srv/web --root-ssh-authorized-keys /root/.ssh/authorized_keys
+install to-disk --bound-images skip --bootupd-skip-boot-uuid --bootloader systemd --source-imgref oci:/srv/web /dev/vda
+install to-disk --enforce-container-sigpolicy --composefs-backend --stateroot x --source-imgref oci:/srv/web /dev/vda
 container inspect
 container inspect --rootfs /target --json
 container inspect --rootfs /target --format yaml
@@ -124,7 +126,13 @@ def test_a_verb_that_it_does_not_have(verb: str, hint: str, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    "words", [["container", "lint"], ["container", "inspect", "--rootfs", "/nonexistent", "--json"]]
+    "words",
+    [
+        ["container", "lint"],
+        ["container", "inspect", "--rootfs", "/nonexistent", "--json"],
+        ["install", "to-disk", "--enforce-container-sigpolicy", "--source-imgref", "oci:/nonexistent", "/dev/null"],
+        ["install", "to-disk", "--bootloader", "grub", "--source-imgref", "oci:/nonexistent", "/dev/null"],
+    ],
 )
 def test_an_error_is_one_line_and_ends_with_1(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(words, bootc.FACE) == 1

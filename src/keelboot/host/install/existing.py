@@ -20,6 +20,7 @@ from keelboot.assembly.record import Record
 from keelboot.assembly.system import one_line
 from keelboot.boot import esp
 from keelboot.failure import CannotFinish, Failure, NoVerity
+from keelboot.host import published, space
 from keelboot.host.install import tofilesystem, where
 from keelboot.host.install.tofilesystem import FilesystemWishes, Found, Prepared
 from keelboot.host.sysroot import Sysroot
@@ -71,6 +72,9 @@ def install(
             fix="Leave --cleanup out, or build the image with `keelboot build`.",
         )
     if found.enable_verity:
+        sysroot = Sysroot(Path(found.place.point), Path(found.place.point))
+        if not sysroot.store.exists():  # otherwise a part of it may be there; it is counted before anything is added
+            space.require_store(sysroot, image.reference, space.missing(image.layers, lambda _: False))
         with progress.step("Giving the filesystem its verity feature"):
             enable_verity(found)
         reached("verity")
@@ -115,12 +119,14 @@ def old_entry(title: str, loader: str) -> str:
     return f"title {title} (before keelboot)\nsort-key zz-before-keelboot\nefi {loader}\n"
 
 
-def remove_old_root(sysroot: Sysroot) -> list[str]:
+def remove_old_root(sysroot: Sysroot, *, dry_run: bool = False) -> list[str]:
     """Remove all that is not keelboot's from the filesystem that the machine runs from, and tell its names."""
     if not sysroot.store.is_dir() or not sysroot.deployments.is_dir():
         raise Failure("cannot remove the old system", why="there is no store", fix="`keelboot status` tells more.")
-    gone = where.leftovers([path.name for path in sysroot.root.iterdir()])
+    gone = where.leftovers([path.name for path in sysroot.root.iterdir() if not published.is_watched(path)])
     gone += [name for name in ("boot", "efi") if (sysroot.root / name).exists()]
+    if dry_run:
+        return gone
     for name in gone:
         tofilesystem.remove(sysroot.root / name)
     old_root_marker(sysroot).unlink(missing_ok=True)

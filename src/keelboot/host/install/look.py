@@ -10,6 +10,7 @@ from keelboot.composefs.verity import Hasher
 from keelboot.disk.contents import Directory as DirectoryEntry
 from keelboot.disk.contents import Entry, Sealed, Usage
 from keelboot.failure import InvalidImage
+from keelboot.host import stage
 from keelboot.host.install import configuration
 from keelboot.host.install.configuration import Configuration
 from keelboot.host.install.plan import Needs
@@ -68,7 +69,8 @@ class _Sizes:
 
 
 def look(image: Image, progress: Progress = SILENT) -> Look:
-    """Read every layer of IMAGE, verifying it. Raises InvalidImage, and CannotFinish where it does not boot."""
+    """Read every layer of IMAGE, verifying it. Raises InvalidImage, and CannotFinish where it does not boot here."""
+    stage.refuse_unfit(str(image.reference), image.config)
     sink = _Sizes()
     tree = layers.read_tree(image, sink, progress)
     system = system_in(tree, str(image.reference), image.config, sink.read)

@@ -25,7 +25,7 @@ from keelboot.boot.systemd_boot import LOADER_CONF, LOADERS
 from keelboot.disk.layout import ESP_TYPE
 from keelboot.durable import sync_filesystem
 from keelboot.failure import CannotFinish, Failure, NotWritable, NoVerity, OutOfSpace
-from keelboot.host import mounts, records
+from keelboot.host import mounts, published, records
 from keelboot.host.install import deploying, firmware, initramfs, probe, stack, temporary, where
 from keelboot.host.install import wishes as asked
 from keelboot.host.install.device import Node
@@ -91,7 +91,7 @@ def find(wishes: FilesystemWishes, *, may_enable_verity: bool = False) -> Found:
     temporary.leave()
     try:
         point = str(wishes.root.resolve(strict=True))
-        names = [path.name for path in Path(point).iterdir()]
+        names = [path.name for path in Path(point).iterdir() if not published.is_watched(path)]
     except OSError as error:
         raise NotWritable(
             f"cannot install to {wishes.root}", why=error.strerror or str(error), fix="Name a mounted filesystem."

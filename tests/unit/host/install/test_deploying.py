@@ -1,15 +1,17 @@
 """An image into a store and an ESP that are directories: what is there afterwards, and what is refused."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from conftest import BOOTABLE
 from keelboot.assembly.settings import Settings
 from keelboot.boot import esp
 from keelboot.failure import CannotFinish, InvalidImage, NoVerity
-from keelboot.host import records
+from keelboot.host import published, records
 from keelboot.host.install import deploying, existing, tofilesystem
 from keelboot.host.install.look import Look, look
 from keelboot.host.install.wishes import Wishes
@@ -17,6 +19,7 @@ from keelboot.host.sysroot import Sysroot
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
 from keelboot.progress import SILENT
+from small_images import write_layout
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFddaMxu3wuhJB1Xswsj3kYjhIdu4GxIXQYkILf5o7L7 a%b\\c"
 
@@ -71,6 +74,20 @@ def test_an_image_that_does_not_boot_is_found_before_anything_is_written(
     del bootable_files["usr/lib/modules/6.12.1/vmlinuz"]
     with pytest.raises(CannotFinish, match="it has no kernel"):
         seen(layout(files=bootable_files))
+
+
+@pytest.mark.parametrize(
+    ("labels", "machine", "said"),
+    [({"containers.bootc": "1"}, "aarch64", "for amd64, and this machine is arm64"), ({}, "x86_64", "the label")],
+)
+def test_an_image_that_is_not_for_this_machine_is_found_then_too(
+    labels: dict[str, str], machine: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk would be empty by the time that it is staged."""
+    write_layout(tmp_path / "image", dict(BOOTABLE), labels=labels)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6", "1", machine)))
+    with pytest.raises(CannotFinish, match=said):
+        seen(tmp_path / "image")
 
 
 def test_an_image_whose_wishes_are_unknown_is_refused(
@@ -164,6 +181,12 @@ def test_removing_the_old_system_leaves_ours(layout: Callable[..., Path], sysroo
         (sysroot.root / name).parent.mkdir(parents=True, exist_ok=True)
         (sysroot.root / name).write_text("")
     (sysroot.root / "bin").symlink_to("usr/bin")
+    published.touch(sysroot.root)
+    before = json.dumps(
+        sorted([*json.loads(before), *(str(sysroot.root / name) for name in ("ostree", "ostree/bootc"))])
+    )
+    assert existing.remove_old_root(sysroot, dry_run=True) == ["bin", "etc", "home", "usr", "boot"]
+    assert (sysroot.root / "usr/bin/old").exists()
     assert existing.remove_old_root(sysroot) == ["bin", "etc", "home", "usr", "boot"]
     assert json.dumps(sorted(str(path) for path in sysroot.root.rglob("*"))) == before
 
