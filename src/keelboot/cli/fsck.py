@@ -30,9 +30,11 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
     namespace.require_root()
     booted = namespace.require_booted()
     with namespace.changing(terminal.progress) as sysroot:
-        act = soundness.mend if arguments.repair and not arguments.dry_run else soundness.examine
+        mending = arguments.repair and not arguments.dry_run
+        act = soundness.mend if mending else soundness.examine
         found = act(sysroot, booted, jobs=arguments.jobs, progress=terminal.progress)
-        publish(sysroot)
+        if mending:
+            publish(sysroot, changed=bool(found.mended))
     store = found.store
     if terminal.json_wanted:
         terminal.json(

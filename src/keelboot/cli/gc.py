@@ -30,7 +30,7 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
     with namespace.changing(terminal.progress) as sysroot:
         found = garbage.collect(sysroot, booted, dry_run=arguments.dry_run, progress=terminal.progress)
         if not arguments.dry_run:
-            publish(sysroot)
+            publish(sysroot, changed=not found.nothing)
     if terminal.json_wanted:
         terminal.json(_value(found) | {"dryRun": arguments.dry_run})
         return 0

@@ -12,15 +12,17 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from keelboot import command
 from keelboot.durable import replacing
 from keelboot.failure import Failure, Unhealthy
-from keelboot.host import namespace, trial
+from keelboot.host import namespace, published, trial
 from keelboot.host.boots import Stage
 from keelboot.host.sysroot import Sysroot
+from keelboot.image.tree import ObjectId
 
 MACHINE = Sysroot(Path("/sysroot"), Path("/nonexistent"))  # to look at: read-only, and without an ESP
 
@@ -30,23 +32,31 @@ def entry() -> NoReturn:
     try:
         code = STEPS[sys.argv[1]]()
     except Failure as failure:
-        _say(f"<3>{failure}")  # sd-daemon(3): an error
-        code = failure.exit_code
+        code = _told(failure)
+    except OSError as error:
+        from keelboot.cli.main import as_failure
+
+        known = as_failure(error)
+        if known is None:
+            raise
+        code = _told(known)
     sys.exit(code)
 
 
 def boot() -> int:
     """The init runs. Versions whose tries ran out are remembered as failed."""
     booted = namespace.require_booted()
-    with namespace.noting() as sysroot:
-        trial.note(sysroot, booted, Stage.INIT)
-        trial.trim(sysroot, booted)
-    from keelboot.host import facts  # only now: the line above tells how far a boot came that ends here
+    _note(booted, Stage.INIT)
+    from keelboot.host import facts, status  # only now: the line above tells how far a boot came that ends here
 
-    with namespace.reading() as sysroot:
-        facts.publish(sysroot)
-        if not trial.exhausted(sysroot, booted):
-            return 0
+    try:
+        with namespace.reading() as sysroot:
+            facts.publish(sysroot, changed=False)
+            if not trial.exhausted(sysroot, booted):
+                return 0
+    except Failure:
+        published.write(status.document(facts.collect()))  # without the boot entries, and with the reason
+        raise
     with namespace.changing() as sysroot:
         for failure in trial.settle(sysroot, booted, time.time()):
             _say(f"<4>{failure.image or failure.digest.hex} failed {failure.tries} times: {failure.reason}")
@@ -60,15 +70,13 @@ def health() -> int:
     from keelboot.host import health
 
     booted = namespace.require_booted()
-    with namespace.noting() as sysroot:
-        trial.note(sysroot, booted, Stage.UP)
+    _note(booted, Stage.UP)
     report = health.check(done=lambda check: _say(line(check)))
     with replacing(MACHINE.run / "health.json") as file:
         file.write(json.dumps({"version": 1, **report.value()}, ensure_ascii=False).encode() + b"\n")
     if report.passed:
         return 0
-    with namespace.noting() as sysroot:
-        trial.note(sysroot, booted, Stage.UNHEALTHY, report.reason)
+    _note(booted, Stage.UNHEALTHY, report.reason)
     _say(f"<3>not healthy: {report.reason.splitlines()[0]}")
     return Unhealthy.exit_code
 
@@ -95,8 +103,8 @@ def collect() -> int:
     from keelboot.host import facts, garbage
 
     with namespace.changing() as sysroot:
-        garbage.collect(sysroot, namespace.require_booted())
-        facts.publish(sysroot)
+        found = garbage.collect(sysroot, namespace.require_booted())
+        facts.publish(sysroot, changed=not found.nothing)
     return 0
 
 
@@ -108,8 +116,7 @@ def timeout() -> int:
     uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
     told = f"after {uptime:.0f} s {' '.join(waiting) or 'nothing'} was still waited for"
     text = told + (f"\nfailed: {' '.join(failed)}" if failed else "")
-    with namespace.noting() as sysroot:
-        trial.note(sysroot, namespace.require_booted(), Stage.TIMEOUT, text)
+    _note(namespace.require_booted(), Stage.TIMEOUT, text)
     _say(f"<3>giving this version up: {told}")
     return 0
 
@@ -118,13 +125,30 @@ def emergency() -> int:
     """The boot has ended in emergency mode: on trial, that is the end of this try."""
     from keelboot.host import health
 
-    with namespace.noting() as sysroot:
-        if not trial.on_trial(sysroot):
-            return 0
-        failed = " ".join(health.failed_units()) or "no unit is known to have failed"
-        trial.note(sysroot, namespace.require_booted(), Stage.UNHEALTHY, f"it ended in emergency mode ({failed})")
+    if not trial.on_trial(MACHINE):
+        return 0
+    failed = " ".join(health.failed_units()) or "no unit is known to have failed"
+    _note(namespace.require_booted(), Stage.UNHEALTHY, f"it ended in emergency mode ({failed})")
     command.run(["systemctl", "--force", "reboot"], purpose="restart")
     return 0
+
+
+def _note(booted: ObjectId, stage: Stage, text: str = "") -> None:
+    """Add to the record of this boot. What else is to be done does not end because the disk cannot be written."""
+    try:
+        with namespace.noting() as sysroot:
+            trial.note(sysroot, booted, stage, text)
+            if stage is Stage.INIT:
+                trial.trim(sysroot, booted)
+                with suppress(OSError):
+                    published.touch(sysroot.root)
+    except (Failure, OSError) as error:
+        _say(f"<4>this boot's record cannot be written: {' '.join(str(error).split())}")
+
+
+def _told(failure: Failure) -> int:
+    _say(f"<3>{failure}")  # sd-daemon(3): an error
+    return failure.exit_code
 
 
 def _say(text: str) -> None:

@@ -104,7 +104,7 @@ def _change(arguments: argparse.Namespace, terminal: Terminal) -> int:
             following = command_line.plan(sysroot, after)
         else:
             following = command_line.apply(sysroot, after)
-            publish(sysroot)
+            publish(sysroot, changed=following.changed)
     _tell(following, terminal, dry_run=arguments.dry_run)
     return 0
 

@@ -188,7 +188,7 @@ def _verb(name: str, words: list[str], face: Face) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        known = _as_failure(error)
+        known = as_failure(error)
         if known is None:
             return _bug()
         terminal.fail(known)
@@ -198,7 +198,7 @@ def _verb(name: str, words: list[str], face: Face) -> int:
     return code
 
 
-def _as_failure(error: OSError) -> Failure | None:
+def as_failure(error: OSError) -> Failure | None:
     """What the operating system refused, for the errors that are a user's to mend wherever they come up."""
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "an output"
     why = error.strerror or str(error)

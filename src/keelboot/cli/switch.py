@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keelboot.cli.terminal import Terminal
-from keelboot.cli.upgrade import add_staging, finish, progress_of, publish, restart_now, show_offer
+from keelboot.cli.upgrade import add_staging, finish, look, progress_of, restart_now
 
 if TYPE_CHECKING:
     from keelboot.image.reference import Reference
@@ -68,12 +68,10 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
             var=Path("/var"),
         )
         if arguments.dry_run:
-            show_offer(terminal, upgrade.check(sysroot, booted, wish))
-            publish(sysroot)
-            return 0
+            return look(arguments, terminal, sysroot, booted, wish)
         progress = progress_of(arguments, terminal, str(source))
         outcome = upgrade.update(sysroot, booted, wish, progress=progress)
-        return finish(arguments, terminal, sysroot, booted, outcome)
+        return finish(arguments, terminal, sysroot, booted, outcome, progress=progress)
 
 
 def reference(text: str, transport: str | None) -> "Reference":

@@ -71,17 +71,30 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
         return _automatic(arguments, terminal, booted)
     with namespace.changing(terminal.progress) as sysroot:
         if arguments.from_downloaded:
+            if arguments.dry_run:
+                show_offer(terminal, upgrade.offered(upgrade.require_downloaded(sysroot), changed=True))
+                return 0
             progress = progress_of(arguments, terminal, "downloaded")
             outcome = upgrade.from_downloaded(sysroot, booted, var=Path("/var"), progress=progress)
-            return finish(arguments, terminal, sysroot, booted, outcome)
+            return finish(arguments, terminal, sysroot, booted, outcome, progress=progress)
         wish = _wish(arguments, sysroot, booted)
         if arguments.check or arguments.dry_run:
-            show_offer(terminal, upgrade.check(sysroot, booted, wish))
-            publish(sysroot)
-            return 0
+            return look(arguments, terminal, sysroot, booted, wish)
         progress = progress_of(arguments, terminal, str(wish.source))
         outcome = upgrade.update(sysroot, booted, wish, progress=progress)
-        return finish(arguments, terminal, sysroot, booted, outcome)
+        return finish(arguments, terminal, sysroot, booted, outcome, progress=progress)
+
+
+def look(
+    arguments: argparse.Namespace, terminal: Terminal, sysroot: "Sysroot", booted: "ObjectId", wish: "Wish"
+) -> int:
+    """Tell what WISH's source has: remembered for `status`, but not by a dry run, which changes nothing."""
+    from keelboot.host import upgrade
+
+    show_offer(terminal, upgrade.check(sysroot, booted, wish, rehearse=arguments.dry_run))
+    if not arguments.dry_run:
+        publish(sysroot, changed=False)
+    return 0
 
 
 def progress_of(arguments: argparse.Namespace, terminal: Terminal, image: str) -> "Progress":
@@ -94,17 +107,24 @@ def progress_of(arguments: argparse.Namespace, terminal: Terminal, image: str) -
 
 
 def finish(
-    arguments: argparse.Namespace, terminal: Terminal, sysroot: "Sysroot", booted: "ObjectId", outcome: "Outcome"
+    arguments: argparse.Namespace,
+    terminal: Terminal,
+    sysroot: "Sysroot",
+    booted: "ObjectId",
+    outcome: "Outcome",
+    *,
+    progress: "Progress",
 ) -> int:
     """Tidy up, tell what was done, and restart if that was asked for."""
     from keelboot.host import restart, upgrade
 
-    if outcome.result in (upgrade.Result.STAGED, upgrade.Result.DOWNLOADED):
-        trouble = upgrade.tidy(sysroot, booted)
+    changed = outcome.result in (upgrade.Result.STAGED, upgrade.Result.DOWNLOADED)
+    if changed:
+        trouble = upgrade.tidy(sysroot, booted, progress)
         if trouble:
             terminal.note(trouble)
         restart.forget_soft()
-    publish(sysroot)
+    publish(sysroot, changed=changed)
     show(terminal, outcome)
     if arguments.apply or arguments.soft_reboot:
         if restart.is_queued(sysroot, booted):
@@ -195,13 +215,15 @@ def show_offer(terminal: Terminal, offer: "Offer") -> None:
     terminal.out(
         f"  To fetch: {offer.missing_layers} of {offer.layers} layers, {offer.missing_size / 1_000_000:.1f} MB"
     )
+    if offer.remark:
+        terminal.note(offer.remark)
 
 
-def publish(sysroot: "Sysroot") -> None:
-    """Let ordinary users know."""
+def publish(sysroot: "Sysroot", *, changed: bool = True) -> None:
+    """Let ordinary users and fleet agents know."""
     from keelboot.host import facts
 
-    facts.publish(sysroot)
+    facts.publish(sysroot, changed=changed)
 
 
 def _offer(offer: "Offer") -> dict[str, Any]:
@@ -214,6 +236,7 @@ def _offer(offer: "Offer") -> dict[str, Any]:
         "layers": offer.layers,
         "missingLayers": offer.missing_layers,
         "missingSize": offer.missing_size,
+        "remark": offer.remark or None,
     }
 
 
@@ -254,12 +277,10 @@ def _automatic(arguments: argparse.Namespace, terminal: Terminal, booted: "Objec
     with namespace.changing(terminal.progress) as sysroot:
         arguments.download_only = settings.mode is Mode.DOWNLOAD
         wish = _wish(arguments, sysroot, booted)
-        if settings.mode is Mode.CHECK:
-            show_offer(terminal, upgrade.check(sysroot, booted, wish))
-            publish(sysroot)
-            return 0
+        if settings.mode is Mode.CHECK or arguments.dry_run:
+            return look(arguments, terminal, sysroot, booted, wish)
         outcome = upgrade.update(sysroot, booted, wish, progress=terminal.progress)
-        finish(arguments, terminal, sysroot, booted, outcome)
+        finish(arguments, terminal, sysroot, booted, outcome, progress=terminal.progress)
         # Fetching took its time: the window may have closed since. keelboot-update-window.timer waits for the next one.
         allowed = decide(datetime.now(), settings).reboot  # noqa: DTZ005 - windows are in local time
         if settings.mode is Mode.APPLY and allowed and restart.staged(sysroot, booted):

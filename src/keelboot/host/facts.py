@@ -49,13 +49,16 @@ def collect() -> Facts:
     return facts
 
 
-def publish(sysroot: Sysroot) -> None:
-    """Let ordinary users know what SYSROOT's machine is like now: after each change, and at boot. It is this one.
+def publish(sysroot: Sysroot, *, changed: bool = True) -> None:
+    """Let ordinary users know what SYSROOT's machine is like now, and who watches that its deployments CHANGED.
 
-    A note for others: that it cannot be written is no reason to end what has already been done.
+    It is this machine. Notes for others: that they cannot be written is no reason to end what has already been done.
     """
     with suppress(OSError):
         published.write(status.document(gather(sysroot, mounted())), sysroot.run)
+    if changed:
+        with suppress(OSError):
+            published.touch(sysroot.root)
 
 
 def mounted() -> list[Mount]:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -68,6 +68,7 @@ class Offer:
     layers: int = 0
     missing_layers: int = 0
     missing_size: int = 0
+    remark: str = ""
 
 
 def followed(sysroot: Sysroot, booted: ObjectId) -> str | None:
@@ -94,16 +95,24 @@ def waiting(sysroot: Sysroot, booted: ObjectId) -> ObjectId | None:
     return staged.digest if staged else kept.downloaded(sysroot)
 
 
-def check(sysroot: Sysroot, booted: ObjectId, wish: Wish) -> Offer:
-    """What the source has, and whether that is new here; remembered for `status`. Raises as opening an image does."""
-    record = _same(sysroot, booted, _marks(wish.source))
-    if record:
-        return _had(wish, record)
+def check(sysroot: Sysroot, booted: ObjectId, wish: Wish, *, rehearse: bool = False) -> Offer:
+    """What the source has, and whether that is new here; remembered for `status`. Raises as opening an image does.
+
+    REHEARSE remembers nothing, and refuses what `update` refuses, as far as no layer has to be read for that.
+    """
+    judged = replace(wish, download_only=False, automatic=not rehearse)  # nothing is held back, a failure only told
+    outcome = _decided(sysroot, booted, judged, _marks(wish.source))
+    if outcome and outcome.record:
+        return offered(outcome.record, source=wish.source)
     with open_image(wish.source, architecture=os.uname().machine, scratch=wish.scratch) as image:
-        if record := _same(sysroot, booted, _marks(image)):
-            return _had(wish, record)
+        outcome = _decided(sysroot, booted, judged, _marks(image))
+        if outcome and outcome.record:
+            return offered(outcome.record, source=wish.source)
         with opened(sysroot.store, Lock.SHARED) as repository:
             missing = [layer for layer in image.layers if not stage.has_layer(repository, layer.diff_id)]
+        if rehearse:
+            stage.refuse_unfit(str(wish.source), image.config)
+            space.require_store(sysroot, wish.source, space.missing(missing, lambda _: False))
         offer = Offer(
             image=str(wish.source),
             manifest_digest=str(image.manifest_digest),
@@ -113,7 +122,10 @@ def check(sysroot: Sysroot, booted: ObjectId, wish: Wish) -> Offer:
             layers=len(image.layers),
             missing_layers=len(missing),
             missing_size=sum(layer.descriptor.size for layer in missing),
+            remark=outcome.remarks[0] if outcome else "",
         )
+    if rehearse:
+        return offer
     with suppress(OSError):
         cached.write(
             sysroot,
@@ -174,6 +186,12 @@ def from_downloaded(
     reached: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Have what was downloaded as the next boot; no network is needed. Raises as `update` does."""
+    with stage.stored(sysroot, require_downloaded(sysroot), progress=progress) as candidate:
+        return _commit(sysroot, booted, candidate, var=var, progress=progress, reached=reached)
+
+
+def require_downloaded(sysroot: Sysroot) -> Record:
+    """What `from_downloaded` would stage. Raises Failure where there is nothing."""
     digest = kept.downloaded(sysroot)
     if digest is None:
         raise Failure(
@@ -181,8 +199,7 @@ def from_downloaded(
             why="no version was downloaded since the last boot",
             fix="`keelboot upgrade --download-only` downloads one, `keelboot upgrade` stages it at once.",
         )
-    with stage.stored(sysroot, records.read(sysroot, digest), progress=progress) as candidate:
-        return _commit(sysroot, booted, candidate, var=var, progress=progress, reached=reached)
+    return records.read(sysroot, digest)
 
 
 def tidy(sysroot: Sysroot, booted: ObjectId, progress: Progress = SILENT) -> str:
@@ -250,13 +267,14 @@ def _same(sysroot: Sysroot, booted: ObjectId, marks: frozenset[str]) -> Record |
     return next((record for record in fitting if record.digest == booted), fitting[0] if fitting else None)
 
 
-def _had(wish: Wish, record: Record) -> Offer:
+def offered(record: Record, *, source: Reference | None = None, changed: bool = False) -> Offer:
+    """RECORD's version, which is here, as what SOURCE has; CHANGED if it would be staged."""
     return Offer(
-        image=str(wish.source),
+        image=str(source or record.image),
         manifest_digest=record.manifest_digest,
         version=record.image_version,
         timestamp=record.created,
-        changed=False,
+        changed=changed,
     )
 
 

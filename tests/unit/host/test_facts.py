@@ -227,7 +227,20 @@ def test_published_for_everyone(machine: Sysroot, monkeypatch: pytest.MonkeyPatc
 
 def test_what_cannot_be_published_is_no_failure(machine: Sysroot, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    (machine.root / "ostree").write_text("not a directory")
     facts.publish(replace(machine, run=tmp_path / "file/run"))
+
+
+def test_what_fleet_agents_watch(tmp_path: Path) -> None:
+    published.touch(tmp_path)
+    watched = tmp_path / "ostree/bootc"
+    os.utime(watched, (0, 0))
+    published.touch(tmp_path)
+    assert watched.stat().st_mtime
+    assert published.is_watched(tmp_path / "ostree")
+    assert not published.is_watched(tmp_path / "usr")
+    (tmp_path / "ostree/repo").mkdir()  # of a system that OSTree deployed
+    assert not published.is_watched(tmp_path / "ostree")
 
 
 @pytest.mark.parametrize(
