@@ -85,6 +85,27 @@ def test_cut_after(step: str, tmp_path: Path) -> None:
     assert records.settings(sysroot) == wanted
 
 
+@pytest.mark.parametrize("step", command_line.STEPS)
+def test_cut_after_for_a_version_on_trial(step: str, tmp_path: Path) -> None:
+    """It has one entry in the end: applying them again or gc removes the other."""
+    sysroot, [first] = with_versions(tmp_path, 1)
+    second = staged(sysroot, version(tmp_path, 2), parent=first).digest
+
+    def reached(name: str) -> None:
+        if name == step:
+            raise Cut
+
+    wanted = Settings(kargs=("mine=1",))
+    with pytest.raises(Cut):
+        command_line.apply(sysroot, wanted, reached=reached)
+    assert faults(sysroot) == []
+    assert boots(sysroot)[0] == f"{second.hex[:8]}+3"
+    command_line.apply(sysroot, wanted)
+    garbage.collect(sysroot, first)
+    assert boots(sysroot) == [f"{second.hex[:8]}+3", first.hex[:8]]
+    assert "mine=1" in esp.entries(sysroot.esp)[0].entry.options
+
+
 def test_a_machine_without_a_deployment(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="no boot entry"):
         command_line.plan(machine(tmp_path), Settings())

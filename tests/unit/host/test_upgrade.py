@@ -9,7 +9,7 @@ import pytest
 from conftest import BOOTABLE
 from keelboot.assembly.record import State
 from keelboot.failure import EtcConflict, Failure, OutOfSpace, Unhealthy
-from keelboot.host import cached, failed, records, rollback, space, upgrade
+from keelboot.host import cached, failed, records, rollback, space, stage, upgrade
 from keelboot.host.failed import FailedVersion
 from keelboot.host.sysroot import Sysroot
 from keelboot.host.upgrade import Outcome, Result, Wish
@@ -162,6 +162,20 @@ def test_what_is_staged_can_be_held_back(tmp_path: Path) -> None:
     sysroot, [first] = with_versions(tmp_path, 1)
     source = moved(tmp_path, 2)
     update(sysroot, first, source)
+    assert update(sysroot, first, source, download_only=True).result is Result.DOWNLOADED
+    assert boots(sysroot) == [first.hex[:8]]
+    assert upgrade.from_downloaded(sysroot, first).result is Result.STAGED
+
+
+def test_holding_back_what_is_staged_cut_between_its_two_steps(tmp_path: Path) -> None:
+    """It still boots next, and holding it back again finishes."""
+    sysroot, [first] = with_versions(tmp_path, 1)
+    source = moved(tmp_path, 2)
+    second = update(sysroot, first, source).record
+    assert second
+    stage.note_downloaded(sysroot, second.digest)
+    assert boots(sysroot) == [f"{second.digest.hex[:8]}+3", first.hex[:8]]
+    assert upgrade.tidy(sysroot, first) == ""
     assert update(sysroot, first, source, download_only=True).result is Result.DOWNLOADED
     assert boots(sysroot) == [first.hex[:8]]
     assert upgrade.from_downloaded(sysroot, first).result is Result.STAGED
