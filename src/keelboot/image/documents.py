@@ -12,7 +12,7 @@ from typing import Final
 
 from keelboot.image.compression import Compression
 from keelboot.image.digest import Digest
-from keelboot.image.refusal import Refused
+from keelboot.image.refusal import ForOthers, Refused
 from keelboot.image.strictjson import DOCUMENT_MAX, Members, parse
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
@@ -265,7 +265,7 @@ def choose(manifests: Sequence[Descriptor], architecture: str) -> Descriptor:
         return chosen[0]
     offered = ", ".join(sorted({str(one.platform) for one in images if one.platform and one.platform.os != "unknown"}))
     if not chosen:
-        raise Refused(f"it has no image for linux/{architecture}; it has {offered or 'none that says its platform'}")
+        raise ForOthers(f"it has no image for linux/{architecture}; it has {offered or 'none that says its platform'}")
     raise Refused(f"it has {len(chosen)} images for linux/{architecture}")
 
 

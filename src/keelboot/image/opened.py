@@ -19,7 +19,7 @@ from keelboot.image.documents import (
     verified,
 )
 from keelboot.image.reference import Reference
-from keelboot.image.refusal import Refused
+from keelboot.image.refusal import ForOthers, Refused
 from keelboot.image.strictjson import DOCUMENT_MAX
 
 
@@ -77,8 +77,9 @@ def open_manifest(reference: Reference, descriptor: Descriptor, blobs: Blobs, *,
     config = parse_config(config_bytes)
     if config.os != "linux":
         raise Refused(f"it is an image for {config.os!a}")
-    if architecture is not None and normal_architecture(architecture) != config.architecture:
-        raise Refused(f"it is an image for {config.architecture!a}, not for {architecture}")
+    wanted = config.architecture if architecture is None else normal_architecture(architecture)
+    if config.architecture != wanted:
+        raise ForOthers(f"it is an image for {config.architecture!a}, not for {wanted}")
     if len(manifest.layers) != len(config.diff_ids):
         raise Refused(f"it has {len(manifest.layers)} layers, and digests of {len(config.diff_ids)}")
     layers = tuple(Layer(blob, diff_id) for blob, diff_id in zip(manifest.layers, config.diff_ids, strict=True))

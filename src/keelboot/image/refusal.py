@@ -7,21 +7,31 @@ The modules that read bytes (documents, compression, archive, layers) do not kno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from keelboot.failure import InvalidImage
+from keelboot.failure import CannotFinish, InvalidImage
 
 
 class Refused(Exception):  # noqa: N818 - it is what happened to the input
     """The input is not what its format allows, or is larger than the limits; the text says why."""
 
 
+class ForOthers(Refused):
+    """The input is whole, and for machines of another kind."""
+
+
 @contextmanager
 def refusing(image: object, part: str) -> Iterator[None]:
     """Turn a refusal of PART (a noun phrase: "layer 2") of IMAGE into the failure the user sees.
 
-    Raises InvalidImage.
+    Raises InvalidImage, and CannotFinish for an image that is fine on other machines.
     """
     try:
         yield
+    except ForOthers as error:
+        raise CannotFinish(
+            f"cannot use {image}",
+            why=str(error),
+            fix="Name an image for this architecture, or build one: `keelboot build --platform linux/ARCHITECTURE`.",
+        ) from error
     except Refused as error:
         raise InvalidImage(
             f"cannot use {image}",

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from conftest import BOOTABLE
 from keelboot.boot import esp
-from keelboot.cli import internals, main
-from keelboot.host import facts, failed, kept, mounts, namespace, published, stage, status, trial
+from keelboot.cli import bootc, internals, main
+from keelboot.host import facts, failed, kept, mounts, namespace, published, space, stage, status, trial
 from keelboot.host.failed import FailedVersion
 from keelboot.host.sysroot import Sysroot
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
 from keelboot.image.tree import ObjectId
-from small_images import snapshot
+from small_images import Files, layer_blobs, snapshot, write_layout
 from small_machines import bless, machine, staged, version
 
 LONG_AGO = 1_000_000_000
@@ -262,3 +263,88 @@ def test_progress_of_an_upgrade_is_bootcs(own: Machine, capsys: pytest.CaptureFi
     assert "Queued for next boot: " in capsys.readouterr().out
     assert kept.newest_entries(own.sysroot)
     assert status.document(facts.gather(own.sysroot, facts.mounted()))["status"]["staged"]["image"]["version"] == "5"
+
+
+def spoilt(directory: Path, kind: str) -> str:
+    """What `switch` gets instead of an image that is fine."""
+    whole: Files = {**BOOTABLE, "usr/version": b"9"}
+    labels = {"containers.bootc": "1"}
+    place = directory / kind
+    if kind == "nothing":
+        return f"oci:{place}"
+    if kind == "no registry":
+        return "docker://127.0.0.1:1/web:1"
+    if kind == "no image":
+        place.mkdir()
+        (place / "file").write_text("hello")
+    elif kind == "no label":
+        write_layout(place, whole)
+    elif kind == "no kernel":
+        write_layout(place, {"usr": None, "boot": None, "sysroot": None, "etc": None}, labels=labels)
+    elif kind == "damaged":
+        write_layout(place, whole, labels=labels)
+        [layer] = layer_blobs(place)
+        data = bytearray(layer.read_bytes())
+        data[len(data) // 2] ^= 1
+        layer.write_bytes(data)
+    elif kind == "not an archive":
+        place.write_bytes(os.urandom(20000))
+        return f"oci-archive:{place}"
+    else:
+        write_layout(place, whole | {"usr/lib/modules/6.12.1/vmlinuz": b"another kernel" * 900}, labels=labels)
+    return f"oci:{place}"
+
+
+@pytest.mark.parametrize("face", [main.KEELBOOT, bootc.FACE], ids=lambda face: face.command)
+@pytest.mark.parametrize(
+    ("kind", "code", "said"),
+    [
+        ("nothing", 4, "nothing"),
+        ("no image", 5, "no image"),
+        ("not an archive", 5, "not an archive"),
+        ("damaged", 5, "damaged"),
+        ("no label", 6, "the label containers.bootc=1"),
+        ("no kernel", 6, "no kernel"),
+        ("architecture", 6, "it is an image for 'amd64', not for arm64"),
+        ("full store", 8, "Insufficient free space"),
+        ("full ESP", 8, "Insufficient free space on the ESP"),
+        ("full /var", 8, "Insufficient free space in /var"),
+        ("no registry", 24, "Connection refused"),
+    ],
+)
+def test_bad_input_leaves_the_machine_as_it_was(
+    kind: str,
+    code: int,
+    said: str,
+    face: main.Face,
+    own: Machine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own.heard()
+    before = own.all()
+    source = spoilt(tmp_path, kind)
+    if kind == "architecture":
+        monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6", "1", "aarch64")))
+    elif kind == "full store":
+        monkeypatch.setattr(space, "missing", lambda *_: 1 << 60)
+    elif kind == "full ESP":
+        monkeypatch.setattr(esp, "free", lambda _: 5000)
+    elif kind == "full /var":
+        monkeypatch.setattr(space, "missing_in_var", lambda *_: 1 << 60)
+    transport, _, place = source.partition(":")
+    words = [f"--transport={transport}", place] if transport != "docker" else ["--transport=registry", source[9:]]
+    assert main.main(["switch", *words], face) == (code if face is main.KEELBOOT else 1)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    if face is bootc.FACE:
+        assert captured.err.splitlines()[-1].startswith("error: cannot ") or said.startswith("Insufficient")
+    assert not own.heard()
+    monkeypatch.undo()
+    # What was fetched may lie in the store until the next gc, and nothing names it.
+    new = {name for name, what in own.all().items() if before.get(name) != what}
+    assert all("/composefs/objects/" in name for name in new), new
+    assert before.keys() <= own.all().keys()

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from keelboot import __version__
-from keelboot.failure import AccessDenied, ImageNotFound, InvalidImage, NetworkFailed
+from keelboot.failure import AccessDenied, CannotFinish, ImageNotFound, InvalidImage, NetworkFailed
 from keelboot.image import remote
 from keelboot.image.digest import Digest
 from keelboot.image.documents import Descriptor
@@ -76,7 +76,7 @@ def test_picks_the_platform(reader, registry, expected):
     assert reader.read(reference.name, architecture="x86_64") == expected
     assert reader.registries().fingerprint(reference, architecture="amd64") == digest
     assert reader.registries().fingerprint(reference, architecture="aarch64") == other
-    with pytest.raises(InvalidImage, match="no image for linux/s390x"):
+    with pytest.raises(CannotFinish, match="no image for linux/s390x"):
         reader.read(reference.name, architecture="s390x")
 
 
