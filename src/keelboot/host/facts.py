@@ -67,8 +67,10 @@ def mounted() -> list[Mount]:
 
 
 def read_only(seen: Sequence[Mount]) -> bool:
-    """Whether the disk with the store cannot be written at all."""
+    """Whether the disk with the store cannot be written at all, or its filesystem is read-only after an error."""
     disk = mounts.at("/sysroot", seen) or mounts.at("/", seen)
+    if disk and disk.point == "/sysroot" and disk.frozen:
+        return True
     if disk:
         with suppress(OSError):
             return Path(f"/sys/dev/block/{disk.device}/ro").read_text().strip() == "1"

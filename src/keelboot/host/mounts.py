@@ -11,13 +11,14 @@ _SOURCE = "composefs:"
 
 
 class Mount(NamedTuple):
-    """One mount: where, and of what. `device` is MAJOR:MINOR."""
+    """One mount: where, and of what. `device` is MAJOR:MINOR; `frozen`: nobody can write the filesystem itself."""
 
     point: str
     kind: str
     source: str
     options: frozenset[str]
     device: str
+    frozen: bool = False
 
 
 def parse(text: str) -> list[Mount]:
@@ -29,8 +30,10 @@ def parse(text: str) -> list[Mount]:
             continue
         after = words.index("-", 6) + 1
         kind, source = (unescaped(word) for word in words[after : after + 2])
-        options = frozenset(words[5].split(",")) | frozenset(words[-1].split(","))
-        mounts.append(Mount(unescaped(words[4]), kind, source, options, words[2]))
+        own, whole = (frozenset(word.split(",")) for word in (words[5], words[-1]))
+        # What ext4 shows that found errors in itself: "ro", from Linux 6.13 on "emergency_ro".
+        frozen = bool(whole & {"ro", "emergency_ro"})
+        mounts.append(Mount(unescaped(words[4]), kind, source, own | whole, words[2], frozen))
     return mounts
 
 

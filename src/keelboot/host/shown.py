@@ -129,7 +129,7 @@ def _booted(shown: _Screen, told: _Told) -> None:
         mode = "writable" if overlay["accessMode"] == "readWrite" else "read-only"
         shown.row("/usr", f"a {mode} overlay lies over it until the next boot", _YELLOW)
     if told.status.get("readOnly"):
-        shown.row("disk", "read-only: nothing can be changed", _YELLOW)
+        shown.row("disk", "read-only: nothing can be changed; `dmesg` may tell why", _YELLOW)
 
 
 def _origin(shown: _Screen, told: _Told, entry: Document) -> None:

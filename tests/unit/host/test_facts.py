@@ -207,6 +207,14 @@ def test_without_an_esp_the_records_tell(machine: Sysroot) -> None:
     assert slots == ["3", "2", "1"]
 
 
+@pytest.mark.parametrize(("options", "told"), [("rw", False), ("ro", True)])
+def test_a_filesystem_that_an_error_made_read_only(options: str, told: bool, machine: Sysroot) -> None:
+    """Everybody's mount of it is read-only; that the filesystem itself is, is told."""
+    store = mounts.parse(f"31 29 0:25 / /sysroot ro,relatime - ext4 /dev/vda2 {options}\n")
+    document = status.document(facts.gather(machine, [*running(B), *store]))
+    assert document["status"]["readOnly"] is told
+
+
 def test_published_for_everyone(machine: Sysroot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "mounted", lambda: running(B))
     before = os.umask(0o077)

@@ -19,6 +19,14 @@ def test_what_is_mounted() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "frozen"),
+    [("rw", False), ("rw,errors=remount-ro", False), ("ro,noload", True), ("rw,emergency_ro", True)],
+)
+def test_a_filesystem_that_nobody_can_write(options: str, frozen: bool) -> None:
+    assert seen(f"31 29 254:2 / /sysroot ro - ext4 /dev/vda2 {options}")[0].frozen is frozen
+
+
 def test_optional_fields_may_be_missing_or_many() -> None:
     """proc_pid_mountinfo(5), field 7."""
     few = "31 29 254:2 / /a ro - ext4 /dev/vda2 rw"
