@@ -226,7 +226,7 @@ def _fallen(shown: _Screen, told: _Told) -> None:
     version = f"version {last['version']}" if last.get("version") else told.digest(last.get("imageDigest") or "?")
     tries = last.get("tries")
     times = f" after {tries} {'try' if tries == 1 else 'tries'}" if tries else ""
-    shown.head("!", "failed", f"{version}, {told.ago(last.get('last'))}: rolled back automatically{times}", _RED)
+    shown.head("!", "failed", f"{version}, {told.ago(last.get('last'))}: fell back{times}", _RED)
     if last.get("reason"):
         shown.row("why", last["reason"])
     lines = [line for line in (last.get("detail") or "").splitlines() if line.strip()]

@@ -86,7 +86,7 @@ def test_a_whole_screen() -> None:
 
 - back to   version 1, sha256:111111111111, from 2026-01-01 06:00, pinned   (keelboot rollback)
 
-! failed    version 3, 2026-01-09 12:00 (1 day ago): rolled back automatically after 3 tries
+! failed    version 3, 2026-01-09 12:00 (1 day ago): fell back after 3 tries
   why       the required check web failed
             HTTP 503
   came to   up of the stages initramfs, root, init, up, good
