@@ -125,9 +125,11 @@ def content(sysroot: Sysroot, external: External) -> Iterator[bytes]:
 
 
 def _put(path: Path, chunks: Iterable[bytes]) -> None:
-    """Have CHUNKS at PATH of the ESP; a cut leaves the old file or the new one, or a draft."""
+    """Have CHUNKS at PATH of the ESP; a cut leaves the old file or the new one; a draft goes with the next call."""
     data = b"".join(chunks)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for draft in path.parent.glob(f".{path.name}.*"):
+        draft.unlink()
     if path.exists() and path.read_bytes() == data:
         return
     with durable.replacing(path) as file:

@@ -147,6 +147,19 @@ def test_installing_again_finishes(layout: Callable[..., Path], sysroot: Sysroot
     assert [one.digest for one in records.deployments(sysroot)] == [first.digest]
 
 
+def test_what_a_cut_left_on_the_esp_goes_when_the_loader_is_installed_again(
+    layout: Callable[..., Path], sysroot: Sysroot
+) -> None:
+    directory = layout(files=dict(BOOTABLE))
+    deployed(sysroot, directory)
+    deploying.add_loader(sysroot, seen(directory), fallback=True)
+    before = sorted(sysroot.esp.rglob("*"))
+    for name in ("EFI/BOOT/.BOOTX64.EFI", "loader/.loader.conf", ".startup.nsh"):
+        (sysroot.esp / f"{name}.0123456789abcdef").touch()
+    deploying.add_loader(sysroot, seen(directory), fallback=True)
+    assert sorted(sysroot.esp.rglob("*")) == before
+
+
 def test_what_is_not_sealed_is_not_called_verified(layout: Callable[..., Path], sysroot: Sysroot) -> None:
     if tofilesystem.can_seal(sysroot.root):
         pytest.skip("the filesystem of the tests seals")
