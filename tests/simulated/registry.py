@@ -1,7 +1,8 @@
-"""A registry in memory, on loopback: pulls as the OCI distribution specification has them, and every fault on demand.
+"""A registry in memory, on loopback: what the OCI distribution specification has, and every fault on demand.
 
-It serves what an image layout holds. `faults` has a queue for each kind of request (manifest, blob, token, tags); a
-request takes the next fault of its queue, and is answered well once that is empty. `seen` is all that was asked.
+It serves what an image layout holds, and takes what is pushed. `faults` has a queue for each kind of request (manifest,
+blob, token, tags, referrers; head, upload, patch, put, status, publish for those that write); a request takes the next
+fault of its queue, and is answered well once that is empty. `seen` is all that was asked.
 """
 
 import base64
@@ -61,6 +62,19 @@ class Registry:
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     seen: list[Seen] = field(default_factory=list)
     sent: int = 0  # bytes of bodies of blobs
+    uploads: dict[str, bytearray] = field(default_factory=dict)
+    cuts: dict[str, list[int]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # by kind: a reset after so many bytes
+    received: int = 0  # bytes of bodies
+    elsewhere: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by repository: what may be mounted
+    chunks: bool = True  # whether an upload may have several
+    largest: int = 1 << 40  # bytes of a request
+    least: int = 0  # bytes of a chunk, as it asks for
+    forgetful: bool = False  # loses an upload that a connection broke off
+    lists: bool = False  # whether it has an API of referrers
+    page: int = 100  # referrers in an answer
+    upload_url: str = ""  # where uploads go, if elsewhere
 
     @property
     def address(self) -> str:
@@ -105,15 +119,120 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
+        if not self.path.startswith("/token"):
+            self.write("upload")
+            return
         self.body = self.rfile.read(int(self.headers["Content-Length"]))
         self.do_GET()
+
+    def do_HEAD(self) -> None:
+        self.write("head")
+
+    def do_PATCH(self) -> None:
+        self.write("patch")
+
+    def do_PUT(self) -> None:
+        self.write("publish" if "/manifests/" in self.path else "put")
+
+    def do_DELETE(self) -> None:
+        self.write("delete")
+
+    def write(self, kind: str) -> None:
+        """Answer what changes something, or asks before it does."""
+        registry = self.registry
+        registry.seen.append(Seen(self.command, self.path, self.headers, self.client_address[1]))
+        size = int(self.headers.get("Content-Length", 0)) if kind != "head" else 0
+        cut = registry.cuts[kind].pop(0) if registry.cuts[kind] else None
+        self.body = self.rfile.read(size if cut is None else min(cut, size))
+        registry.received += len(self.body)
+        if cut is not None:
+            self.keep()
+            self.reset()
+            return
+        reply: Reply | None = error(413, "TOO_LARGE", {}) if size > registry.largest else self.written(kind)
+        if registry.faults[kind]:
+            reply = registry.faults[kind].pop(0)(self, reply or error(500, "BUG", {}))
+        if reply is not None:
+            self.send(reply, only=0 if kind == "head" else None)
+
+    def keep(self) -> None:
+        """What came of a chunk before the connection broke off."""
+        upload = self.path.partition("?")[0].rpartition("/")[2]
+        if self.registry.forgetful:
+            self.registry.uploads.pop(upload, None)
+        elif (self.headers["Content-Range"] or "0-").startswith(f"{len(self.registry.uploads.get(upload, ''))}-"):
+            self.registry.uploads[upload] += self.body
+
+    def written(self, kind: str) -> Reply:
+        registry = self.registry
+        if not self.allowed():
+            scheme = f'Bearer realm="{registry.realm}",service="here"' if registry.realm else 'Basic realm="here, now"'
+            return error(401, "UNAUTHORIZED", {"WWW-Authenticate": scheme})
+        path, _, query = self.path.partition("?")
+        asked = {name: values[0] for name, values in parse_qs(query).items()}
+        name = path.rpartition("/")[2]
+        if kind == "head":
+            known = registry.blobs.get(name) if "/blobs/" in path else registry.manifests.get(name, (0, None))[1]
+            return error(404, "UNKNOWN", {}) if known is None else Reply(200, {}, known)
+        if kind == "publish":
+            return self.published(name)
+        if kind == "upload":
+            known = registry.elsewhere.get(asked.get("from", ""), {}).get(asked.get("mount", ""))
+            if known is not None:
+                registry.blobs[asked["mount"]] = known
+                return Reply(201, {"Location": f"/v2/x/blobs/{asked['mount']}"}, b"")
+            name = f"upload-{len(registry.seen)}"
+            registry.uploads[name] = bytearray()
+            return self.going_on(202, name)
+        if name not in registry.uploads:
+            return error(404, "BLOB_UPLOAD_UNKNOWN", {})
+        upload = registry.uploads[name]
+        start = re.match("([0-9]+)-", self.headers.get("Content-Range", "") or f"{len(upload)}-")
+        assert start
+        if int(start[1]) != len(upload):
+            return error(416, "RANGE_INVALID", {})
+        if not registry.chunks and upload and self.body:
+            return error(400, "CHUNKS_UNSUPPORTED", {})
+        upload += self.body
+        if kind == "patch":
+            return self.going_on(202, name)
+        del registry.uploads[name]
+        if kind == "delete":
+            return Reply(204, {}, b"")
+        if f"sha256:{hashlib.sha256(upload).hexdigest()}" != asked.get("digest"):
+            return error(400, "DIGEST_INVALID", {})
+        registry.blobs[asked["digest"]] = bytes(upload)
+        return Reply(201, {"Location": f"/v2/x/blobs/{asked['digest']}"}, b"")
+
+    def going_on(self, status: int, name: str) -> Reply:
+        registry = self.registry
+        least = {"OCI-Chunk-Min-Length": str(registry.least)} if registry.least else {}
+        there = {"Range": f"0-{max(0, len(registry.uploads[name]) - 1)}"}
+        location = f"{registry.upload_url or ''}/v2/x/blobs/uploads/{name}?state=a%20b"
+        return Reply(status, {"Location": location, **there, **least}, b"")
+
+    def published(self, name: str) -> Reply:
+        registry = self.registry
+        document = json.loads(self.body)
+        media_type = self.headers["Content-Type"]
+        blobs = [*document.get("layers", []), *([document["config"]] if "config" in document else [])]
+        if any(one["digest"] not in registry.blobs for one in blobs):
+            return error(404, "MANIFEST_BLOB_UNKNOWN", {})
+        if any(one["digest"] not in registry.manifests for one in document.get("manifests", [])):
+            return error(404, "MANIFEST_UNKNOWN", {})
+        digest = registry.put(self.body, media_type, name)
+        subject = document.get("subject", {}).get("digest")
+        stated = {"OCI-Subject": subject} if subject and registry.lists else {}
+        return Reply(201, {"Docker-Content-Digest": digest, **stated}, b"")
 
     def do_GET(self) -> None:
         registry = self.registry
         registry.seen.append(Seen(self.command, self.path, self.headers, self.client_address[1]))
         found = re.fullmatch(r"/v2/(.+)/(manifests|blobs|tags)/([^/?]+)(\?.*)?", self.path)
         kind = found[2].rstrip("s") if found else "token" if self.path.startswith("/token") else "other"
-        reply: Reply | None = self.reply(found[2] if found else kind, found[3] if found else "")
+        if other := re.fullmatch(r"/v2/.+/(referrers|uploads)/([^/?]+)(\?.*)?", self.path):
+            kind = {"referrers": "referrers", "uploads": "status"}[other[1]]
+        reply: Reply | None = self.reply(found[2] if found else kind, (found or other or ("",) * 4)[3 if found else 2])
         if registry.faults[kind]:
             reply = registry.faults[kind].pop(0)(self, reply)
         if reply is not None:
@@ -133,10 +252,27 @@ class Handler(BaseHTTPRequestHandler):
             return Reply(200, {"Content-Type": media_type, **stated}, data)
         if kind == "blobs" and what in registry.blobs:
             return self.ranged(registry.blobs[what])
+        if kind == "referrers" and registry.lists:
+            return self.referrers(what)
+        if kind == "status" and what in registry.uploads:
+            return self.going_on(204, what)
         if kind == "tags":
             tags = sorted(name for name in registry.manifests if ":" not in name)
             return Reply(200, {"Content-Type": "application/json"}, json.dumps({"name": "x", "tags": tags}).encode())
         return error(404, "UNKNOWN", {})
+
+    def referrers(self, subject: str) -> Reply:
+        found = []
+        for name, (media_type, data) in self.registry.manifests.items():
+            document = json.loads(data)
+            if ":" in name and document.get("subject", {}).get("digest") == subject:
+                found.append({"mediaType": media_type, "digest": name, "size": len(data)})
+        at = int(parse_qs(urlsplit(self.path).query).get("at", ["0"])[0])
+        page = self.registry.page
+        more = {"Link": f'</v2/x/referrers/{subject}?at={at + page}>; rel="next"'} if len(found) > at + page else {}
+        media_type = "application/vnd.oci.image.index.v1+json"
+        body = {"schemaVersion": 2, "mediaType": media_type, "manifests": found[at : at + page]}
+        return Reply(200, {"Content-Type": media_type, **more}, json.dumps(body).encode())
 
     def ranged(self, data: bytes) -> Reply:
         asked = re.fullmatch("bytes=([0-9]+)-", self.headers.get("Range", ""))
@@ -160,7 +296,7 @@ class Handler(BaseHTTPRequestHandler):
             right = form["refresh_token"] == [user[1]] and form["grant_type"] == ["refresh_token"]
         else:
             scope = parse_qs(urlsplit(self.path).query).get("scope", [""])[0]
-            right = self.headers.get("Authorization") == basic(*user) and scope.endswith(":pull")
+            right = self.headers.get("Authorization") == basic(*user) and re.search(":(pull|pull,push)$", scope)
         if not right:
             return error(401, "DENIED", {})
         return Reply(200, {"Content-Type": "application/json"}, json.dumps({"token": registry.token}).encode())

@@ -37,7 +37,7 @@ PURE = {
     "composefs": ". bodies directories dump erofs inodes ondisk overlay reader sealing table trees verity xattrs",
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
-    "registry": ". authfile challenge configuration name origin patience places",
+    "registry": ". authfile challenge configuration name origin patience places referrers",
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "assembly": ". record settings",
@@ -55,7 +55,8 @@ DOORS = {
     "composefs": "folder",
     "store": "check crew draft garbage kernel_verity objects pull reading references repair repository writeback",
     "build": "base driver engine finish.finishing finish.stage layout mirror watch",
-    "registry": "blob client connections endpoint opening settings",
+    "registry": """answers authorization blob client connections endpoint opening publisher settings throttle
+        upload""",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "esp systemd_boot",
     "assembly": "deployment disk inspection staged stored system",

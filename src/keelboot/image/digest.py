@@ -1,6 +1,7 @@
 """The digest of a blob's bytes: how OCI names content (OCI image specification, descriptor.md, "Digests")."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Self
 
 _HEX_DIGITS = {"sha256": 64, "sha512": 128}
@@ -22,6 +23,11 @@ class Digest:
         """Read `algorithm:hex`. Raises ValueError."""
         algorithm, _, digits = text.partition(":")
         return cls(algorithm, digits)
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """The SHA-256 digest of DATA."""
+        return cls("sha256", sha256(data).hexdigest())
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"

@@ -10,8 +10,9 @@ from typing import BinaryIO, Final
 from keelboot.failure import ImageNotFound
 from keelboot.image.documents import Descriptor
 from keelboot.image.refusal import Refused
+from keelboot.registry.answers import Again
 from keelboot.registry.connections import Answer, Broken
-from keelboot.registry.endpoint import Again, Endpoint
+from keelboot.registry.endpoint import Endpoint
 
 _BLOCK: Final = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")

@@ -48,16 +48,32 @@ class Bearer:
         """Where the token server is. Raises Refused."""
         return Origin.of(self.realm)
 
-    def query(self, scope: str) -> dict[str, str]:
-        """What is asked of the token server; SCOPE is what is needed where the registry does not say."""
-        asked = {"scope": self.scope or scope}
-        return {"service": self.service} | asked if self.service else asked
+    def asking(self, wanted: Sequence[str], *, more: bool) -> tuple[str, ...]:
+        """The scopes to ask for: those that the registry named, else those WANTED; both where MORE says so."""
+        if not more and self.scope:
+            return (self.scope,)
+        return merged(*wanted, self.scope or "")
 
-    def url(self, scope: str) -> str:
-        """What to get for a token."""
+    def form(self, scopes: Sequence[str]) -> dict[str, str]:
+        """What is posted to the token server to ask for SCOPES."""
+        return ({"service": self.service} if self.service else {}) | {"scope": " ".join(scopes)}
+
+    def url(self, scopes: Sequence[str]) -> str:
+        """What to get for a token that is good for SCOPES."""
         parts = urlsplit(self.realm)
-        query = [*parse_qsl(parts.query), *self.query(scope).items()]
+        service = [("service", self.service)] if self.service else []
+        query = [*parse_qsl(parts.query), *service, *(("scope", scope) for scope in scopes)]
         return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query), ""))
+
+
+def merged(*scopes: str) -> tuple[str, ...]:
+    """SCOPES, each TYPE:NAME:ACTION,ACTION or several of these with spaces: every name once, with all its actions."""
+    found: dict[str, list[str]] = {}
+    for scope in " ".join(scopes).split():
+        resource, _, actions = scope.rpartition(":")
+        known = found.setdefault(resource, [])
+        known.extend(action for action in actions.split(",") if action not in known)
+    return tuple(f"{resource}:{','.join(actions)}" for resource, actions in found.items())
 
 
 def parse_challenges(headers: Sequence[str]) -> Basic | Bearer | None:

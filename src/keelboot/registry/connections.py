@@ -10,8 +10,10 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import urllib3
@@ -24,6 +26,7 @@ from urllib3.util.ssl_match_hostname import CertificateError
 from keelboot.failure import Failure
 from keelboot.registry.origin import Origin
 from keelboot.registry.patience import Patience
+from keelboot.registry.throttle import Throttle
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 Tls = Callable[[Origin, bool], ssl.SSLContext]  # the origin, and whether any certificate will do
 Proxy = Callable[[Origin], str | None]
 _KEPT: Final = 8  # connections to one host
+_PIECE: Final = 16 << 10  # bytes of a request's body: each of them may take as long as a connection
 _IS_OLD: Final = urllib3.__version__.startswith("1.")  # type: ignore[attr-defined]  # it is there in both
 
 
@@ -46,13 +50,29 @@ class Distrusted(Exception):  # noqa: N818 - it is what happened to the server
     """The server's certificate does not satisfy; asking again will not help."""
 
 
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A body that is made while it goes, and so once: SIZE bytes."""
+
+    size: int
+    pieces: Iterator[bytes]
+
+
+class Cut(Exception):  # noqa: N818 - it is what happened to the work
+    """`Connections.cut` was called: whoever works with them is to end."""
+
+
 class Answer:
     """The answer to one request: its body is still to be read. `headers` are as they came, names in any case."""
 
-    def __init__(self, response: "BaseHTTPResponse", url: str, patience: Patience) -> None:
-        self._response, self.url, self._patience = response, url, patience
+    def __init__(
+        self, response: "BaseHTTPResponse", method: str, url: str, patience: Patience, throttle: Throttle | None = None
+    ) -> None:
+        self._response, self.method, self.url = response, method, url
+        self._patience, self._throttle = patience, throttle
         self.status: int = response.status
-        self._left = self.length
+        # RFC 9112, 6.3: these have no body, whatever length their headers tell of.
+        self._left = 0 if method == "HEAD" or self.status in (204, 304) else self.length
         self._window_start, self._window_bytes = time.monotonic(), 0
 
     def header(self, name: str) -> str | None:
@@ -73,8 +93,12 @@ class Answer:
 
     def some(self, size: int) -> bytes:
         """What has come of the body, SIZE bytes at most; nothing at its end. Raises Broken."""
+        if self._throttle:
+            size = min(size, self._throttle.piece)
         with _translated():
             data = self._receive(size)
+        if self._throttle:
+            self._throttle.passed(len(data))
         if not data and self._left:
             raise Broken(f"the connection ended {self._left} bytes too early", reached=True)
         if self._left is not None:
@@ -109,10 +133,15 @@ class Answer:
 
 
 class Connections:
-    """Connections to any number of hosts. After a fork, a process opens its own."""
+    """Connections to any number of hosts, for any number of threads. After a fork, a process opens its own."""
 
-    def __init__(self, tls: Tls, proxy: Proxy, patience: Patience, *, agent: str) -> None:
+    def __init__(
+        self, tls: Tls, proxy: Proxy, patience: Patience, *, agent: str, throttle: Throttle | None = None
+    ) -> None:
         self._tls, self._proxy, self._patience, self._agent = tls, proxy, patience, agent
+        self._throttle = throttle
+        self._open: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
+        self._is_cut = False
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._managers: dict[tuple[Origin, bool], urllib3.PoolManager] = {}
@@ -123,14 +152,20 @@ class Connections:
         url: str,
         headers: Mapping[str, str],
         *,
-        body: bytes | None = None,
+        body: bytes | memoryview | Flow | None = None,
+        sent: Callable[[int], None] | None = None,
         insecure: bool = False,
     ) -> Answer:
         """The answer to METHOD at URL, whatever its status is. INSECURE takes any certificate.
 
-        Raises Broken, Distrusted, and Failure for a proxy that cannot be used.
+        SENT is told of the bytes of BODY as they go. Raises Broken, Distrusted, Cut, and Failure for a proxy that
+        cannot be used.
         """
+        if self._is_cut:
+            raise Cut
         fixed = {"User-Agent": self._agent, "Accept-Encoding": "identity"}
+        if body is not None:
+            fixed["Content-Length"] = str(body.size if isinstance(body, Flow) else len(body))
         manager = self._manager(Origin.of(url), insecure=insecure)
         with _translated():
             response = manager.urlopen(
@@ -139,12 +174,31 @@ class Connections:
                 redirect=False,
                 retries=False,
                 headers={**headers, **fixed},
-                body=body,
+                body=None if body is None else self._pieces(body, sent),
                 preload_content=False,
                 decode_content=False,
                 timeout=Timeout(connect=self._patience.connect, read=self._patience.silence),
             )
-        return Answer(response, url, self._patience)
+        return Answer(response, method, url, self._patience, self._throttle)
+
+    def _pieces(self, body: bytes | memoryview | Flow, sent: Callable[[int], None] | None) -> Iterator[memoryview]:
+        size = min(_PIECE, self._throttle.piece if self._throttle else _PIECE)
+        for block in body.pieces if isinstance(body, Flow) else (body,):
+            for at in range(0, len(block), size):
+                piece = memoryview(block)[at : at + size]
+                yield piece
+                if self._throttle:
+                    self._throttle.passed(len(piece))
+                if sent:
+                    sent(len(piece))
+
+    def cut(self) -> None:
+        """End what other threads are doing with connections, at once, and let nobody begin anything."""
+        self._is_cut = True
+        for connection in list(self._open):
+            if (its_socket := connection.sock) is not None:
+                with suppress(OSError):
+                    socket.socket.shutdown(its_socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close what is open; the next request opens it again."""
@@ -178,8 +232,8 @@ class Connections:
         )
         answer_time = self._patience.answer
         manager.pool_classes_by_scheme = {
-            "http": _pool_class(HTTPConnectionPool, _impatient(HTTPConnection, answer_time)),
-            "https": _pool_class(HTTPSConnectionPool, _impatient(HTTPSConnection, answer_time)),
+            "http": _pool_class(HTTPConnectionPool, _impatient(HTTPConnection, answer_time, self._open)),
+            "https": _pool_class(HTTPSConnectionPool, _impatient(HTTPSConnection, answer_time, self._open)),
         }
         return manager
 
@@ -204,8 +258,13 @@ def _pool_class(pool: type[HTTPConnectionPool], connection: type[HTTPConnection]
     return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
-def _impatient(connection: type[HTTPConnection], seconds: float) -> type[HTTPConnection]:
-    """CONNECTION, with SECONDS for all headers of an answer together: a socket's timeout begins anew with each byte."""
+def _impatient(
+    connection: type[HTTPConnection], seconds: float, known: weakref.WeakSet[HTTPConnection]
+) -> type[HTTPConnection]:
+    """CONNECTION, with SECONDS for all headers of an answer together: a socket's timeout begins anew with each byte.
+
+    Those that were opened are KNOWN.
+    """
 
     def getresponse(self: HTTPConnection):  # type: ignore[no-untyped-def]  # noqa: ANN202 - differs between urllib3 1.26 and 2
         waited_for, late = self.sock, threading.Event()
@@ -229,7 +288,11 @@ def _impatient(connection: type[HTTPConnection], seconds: float) -> type[HTTPCon
             raise TimeoutError("the headers take too long")
         return answer
 
-    return type(connection.__name__, (connection,), {"getresponse": getresponse})
+    def connect(self: HTTPConnection) -> None:
+        known.add(self)
+        connection.connect(self)
+
+    return type(connection.__name__, (connection,), {"getresponse": getresponse, "connect": connect})
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The door of this package: a reference in, an image out; the registry is asked for the name once."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -13,6 +13,7 @@ from keelboot.image.documents import Descriptor, choose, is_index, is_manifest, 
 from keelboot.image.opened import Image, open_manifest
 from keelboot.image.reference import Reference
 from keelboot.image.refusal import Refused, refusing
+from keelboot.registry.authorization import Access
 from keelboot.registry.client import Client, Document
 from keelboot.registry.configuration import Place
 from keelboot.registry.connections import Connections
@@ -20,7 +21,9 @@ from keelboot.registry.endpoint import Clock, Endpoint
 from keelboot.registry.name import Name
 from keelboot.registry.patience import Patience
 from keelboot.registry.places import Places
+from keelboot.registry.publisher import Publisher
 from keelboot.registry.settings import Settings
+from keelboot.registry.throttle import Throttle
 
 # Registries look for `bootc/` when they count who uses an image as a host's.
 AGENT: Final = f"keelboot/{__version__} bootc/ compatible"
@@ -44,15 +47,18 @@ class Registries:
     settings that cannot be used.
     """
 
-    def __init__(self, places: Places, *, patience: Patience | None = None, clock: Clock | None = None) -> None:
-        self._patience, self._clock = patience or Patience(), clock or Clock()
+    def __init__(
+        self,
+        places: Places,
+        *,
+        patience: Patience | None = None,
+        clock: Clock | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self._patience, self._clock, self._throttle = patience or Patience(), clock or Clock(), throttle
         self._settings = Settings(places)
-        self._connections = Connections(
-            lambda origin, insecure: self._settings.tls(origin, insecure=insecure),
-            places.proxies.choose,
-            self._patience,
-            agent=AGENT,
-        )
+        self._connections = self._connected(self._patience)
+        self._written = self._connected(self._patience.for_writing)
         self._resolved: dict[Reference, Resolved] = {}
 
     def name(self, reference: Reference) -> Name:
@@ -78,6 +84,33 @@ class Registries:
     def close(self) -> None:
         """Close the connections that are kept; names stay resolved, and the next use connects again."""
         self._connections.close()
+        self._written.close()
+
+    def cut(self) -> None:
+        """End at once what other threads do with registries: they raise Cut, or a failure of the network."""
+        self._connections.cut()
+        self._written.cut()
+
+    def publisher(self, reference: Reference, *, mounting: Collection[str] = ()) -> Publisher:
+        """What writes to the repository that REFERENCE names, and may take blobs from those MOUNTING there.
+
+        Mirrors are for reading. The caller closes.
+        """
+        name = self.name(reference)
+        own = self._settings.configuration.places(name, by_digest=True)[-1]
+        access = Access(writes=True, also=tuple(mounting))
+        patience = self._patience.for_writing
+        return Publisher(Endpoint(own, self._settings, self._written, patience, self._clock, access=access))
+
+    def _connected(self, patience: Patience) -> Connections:
+        settings = self._settings
+        return Connections(
+            lambda origin, insecure: settings.tls(origin, insecure=insecure),
+            settings.places.proxies.choose,
+            patience,
+            agent=AGENT,
+            throttle=self._throttle,
+        )
 
     def resolve(self, reference: Reference) -> Resolved:
         """What REFERENCE stands for: a manifest, or an index of several. Raises Refused too."""

@@ -1,9 +1,9 @@
 """How long a registry is waited for, and how often it is asked again."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, Self
 
 # What a registry, or a proxy before it, answers when the same question may be answered later.
 PASSING: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -22,6 +22,11 @@ class Patience:
     progress: int = 1 << 20  # bytes that count as something
     first_pause: float = 0.5  # doubled each time
     longest_pause: float = 60.0  # whatever the registry asks for
+
+    @property
+    def for_writing(self) -> Self:
+        """The same, but for what a registry does at the end of an upload: it reads all of the blob again, at least."""
+        return replace(self, answer=6 * self.answer, silence=6 * self.silence)
 
     def pause(self, failures: int, asked: float | None, jitter: float) -> float:
         """Seconds to wait after FAILURES (1 or more) in a row, if the registry ASKED for so many seconds or for none.

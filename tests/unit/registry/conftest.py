@@ -17,6 +17,7 @@ from keelboot.registry.endpoint import Clock
 from keelboot.registry.opening import Registries
 from keelboot.registry.patience import Patience
 from keelboot.registry.places import Places
+from keelboot.registry.throttle import Throttle
 from simulated.authority import Authority
 from simulated.registry import Registry, serving
 from small_images import write_layout
@@ -50,6 +51,7 @@ class Reader:
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
     patience: Patience = PATIENCE
+    throttle: Throttle | None = None
     slept: list[float] = field(default_factory=list)
     made: list[Registries] = field(default_factory=list)
 
@@ -57,7 +59,7 @@ class Reader:
         environment = {"HOME": str(self.root / "home"), **self.environment}
         places = Places.usual(environment, uid=1000, root=self.root)
         clock = Clock(now=lambda: NOW, sleep=self.slept.append, chance=lambda: 0.0)
-        self.made.append(Registries(places, patience=self.patience, clock=clock))
+        self.made.append(Registries(places, patience=self.patience, clock=clock, throttle=self.throttle))
         return self.made[-1]
 
     def read(self, name: str, *, architecture: str | None = "amd64", jobs: int = 2) -> set[ObjectId]:

@@ -127,7 +127,7 @@ def test_challenges(headers, challenge):
 
 
 def test_token_request_keeps_the_query():
-    asked = Bearer("https://a/t?account=x", "the service", None).url("repository:os/web:pull")
+    asked = Bearer("https://a/t?account=x", "the service", None).url(("repository:os/web:pull",))
     assert asked == "https://a/t?account=x&service=the+service&scope=repository%3Aos%2Fweb%3Apull"
 
 
