@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keelboot.assembly.record import Record
-from keelboot.cli import pin, switch
+from keelboot.cli import main, pin, switch
 from keelboot.cli.terminal import Terminal
 from keelboot.cli.upgrade import show
 from keelboot.failure import Failure, ImageNotFound, NotPermitted
@@ -25,7 +25,33 @@ VERBS = {
     "unpin": (),
     "gc": (),
     "fsck": (),
+    "etc": ("diff",),
+    "kargs": ("list",),
+    "usr-overlay": (),
+    "factory-reset": ("--yes", "--really"),
+    "install": ("remove-old-root", "--acknowledge-destructive"),
 }
+CHANGING = """
+upgrade
+upgrade --download-only
+upgrade --from-downloaded
+switch web
+rollback
+pin
+unpin
+gc
+fsck --repair
+etc reset hosts
+kargs set a
+kargs unset a
+usr-overlay
+factory-reset
+factory-reset --cancel
+install to-disk --image oci:web /dev/vda
+install to-filesystem --image oci:web /mnt
+install to-existing-root --image oci:web
+install remove-old-root
+"""
 Keelboot = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -36,7 +62,7 @@ def test_where_nothing_is_deployed_it_says_so(verb: str, keelboot: Keelboot) -> 
     done = keelboot(verb, *VERBS[verb])
     assert (done.returncode, done.stdout) == (14, "")
     assert "this machine does not run a deployment" in done.stderr
-    told = json.loads(keelboot(verb, "--json", *VERBS[verb]).stderr)
+    told = json.loads(keelboot(verb, *VERBS[verb], "--json").stderr)
     assert (told["error"]["class"], told["error"]["exit_code"]) == ("NotAHost", 14)
 
 
@@ -44,6 +70,24 @@ def test_others_than_root_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(NotPermitted, match="only root"):
         namespace.require_root()
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "health"])
+def test_an_ordinary_user_is_told_what_to_do(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main.main([verb, *VERBS.get(verb, ())]) == 15
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "only root may do that\nTry again with sudo." in captured.err
+
+
+@pytest.mark.parametrize("typed", CHANGING.strip().splitlines())
+def test_what_changes_something_has_a_dry_run(typed: str) -> None:
+    verb, *words = typed.split()
+    assert main.verb_parser(verb).parse_args([*words, "--dry-run"]).dry_run
+    assert not main.verb_parser(verb).parse_args(words).dry_run
 
 
 @pytest.mark.parametrize(
