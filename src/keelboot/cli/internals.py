@@ -72,7 +72,7 @@ def health() -> int:
     booted = namespace.require_booted()
     _note(booted, Stage.UP)
     report = health.check(done=lambda check: _say(line(check)))
-    with replacing(MACHINE.run / "health.json") as file:
+    with replacing(MACHINE.run / published.HEALTH) as file:
         file.write(json.dumps({"version": 1, **report.value()}, ensure_ascii=False).encode() + b"\n")
     if report.passed:
         return 0

@@ -84,8 +84,10 @@ def _published(seen: "list[Mount]") -> dict[str, Any]:
     booted = mounts.booted(seen)
     found = published.read() if booted else None
     if booted and found and _runs(found) == booted.hex:
-        overlay = mounts.usr_overlay(seen)  # the one thing that changes without a word
+        # Two things that change without a word.
+        overlay = mounts.usr_overlay(seen)
         found["status"]["usrOverlay"] = {"accessMode": overlay, "persistence": "transient"} if overlay else None
+        found["status"].setdefault("keelboot", {})["unhealthy"] = published.unhealthy()
         return found
     from keelboot.host.status import Facts, document
 

@@ -102,6 +102,7 @@ def gather(sysroot: Sysroot, seen: Sequence[Mount], *, warnings: Sequence[str] =
         downloaded=_downloaded(sysroot),
         failures=attempt("failures.json", lambda: _failures(sysroot)) or (),
         drift=attempt("what changed in /etc", lambda: _drift(sysroot, booted)) if booted else None,
+        unhealthy=published.unhealthy(sysroot.run),
         usr_overlay=mounts.usr_overlay(seen),
         read_only=read_only(seen),
         cached=cached.read(sysroot),

@@ -17,6 +17,7 @@ from keelboot.durable import replacing
 RUN: Final = Path("/run/keelboot")
 NAME: Final = "host.json"
 STAGED: Final = "staged"
+HEALTH: Final = "health.json"  # what came of the checks of this boot: keelboot-health.service writes it
 WATCHED: Final = "ostree/bootc"  # on the partition with the store; an image has the link /ostree -> sysroot/ostree
 _VERSION = 1
 _SIZE_MAX = 4 << 20
@@ -33,6 +34,15 @@ def write(document: dict[str, Any], run: Path = RUN) -> None:
         (run / STAGED).touch()
     else:
         (run / STAGED).unlink(missing_ok=True)
+
+
+def unhealthy(run: Path = RUN) -> list[str]:
+    """The required checks that failed when this boot was checked; none where it was not, or where nobody can tell."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        with (run / HEALTH).open("rb") as file:
+            checks = json.loads(file.read(_SIZE_MAX))["checks"]
+        return [str(one["name"]) for one in checks if one["required"] and not one["passed"]]
+    return []
 
 
 def touch(root: Path) -> None:

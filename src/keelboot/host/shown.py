@@ -118,6 +118,8 @@ def _booted(shown: _Screen, told: _Told) -> None:
         shown.row("health", f"on trial{tries}; it counts as good once the health checks pass", _YELLOW)
     elif state == "bad":
         shown.row("health", "it failed its trial: `keelboot health` runs the checks again", _RED)
+    elif extra.get("unhealthy"):
+        shown.row("health", f"failed at this boot: {', '.join(extra['unhealthy'])}   (keelboot health)", _RED)
     elif state == "good":
         shown.row("health", "good")
     if extra.get("etcChanged") is not None:

@@ -65,6 +65,7 @@ class Facts:
     downloaded: ObjectId | None = None
     failures: Sequence[FailedVersion] = ()
     drift: int | None = None  # paths of /etc that differ from the image's
+    unhealthy: Sequence[str] = ()  # required checks that failed when this boot was checked
     usr_overlay: str | None = None  # readOnly or readWrite
     read_only: bool = False  # the disk itself cannot be written
     cached: Cached | None = None
@@ -274,6 +275,7 @@ def _extra(facts: Facts, slots: Slots) -> Document:
         "since": _timestamp(facts.since),
         "deployed": _timestamp(facts.deployed),
         "etcChanged": facts.drift,
+        "unhealthy": list(facts.unhealthy),
         "deployments": {record.digest.hex: _deployment(record, facts) for record in shown},
         "failures": [_failure(item, versions) for item in facts.failures],
         "checked": _timestamp(facts.cached.checked) if facts.cached else None,

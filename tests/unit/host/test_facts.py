@@ -239,6 +239,25 @@ def test_what_cannot_be_published_is_no_failure(machine: Sysroot, tmp_path: Path
     facts.publish(replace(machine, run=tmp_path / "file/run"))
 
 
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (None, []),
+        (b"", []),
+        (b"[]", []),
+        (b'{"checks": 1}', []),
+        (b'{"checks": [{"name": "web"}]}', []),
+        (b'{"checks": [{"name": "web", "required": true, "passed": false}]}', ["web"]),
+        (b'{"checks": [{"name": "web", "required": false, "passed": false}]}', []),
+        (b'{"checks": [{"name": "web", "required": true, "passed": true}]}', []),
+    ],
+)
+def test_what_came_of_this_boots_checks(content: bytes | None, names: list[str], machine: Sysroot) -> None:
+    if content is not None:
+        (machine.run / "health.json").write_bytes(content)
+    assert status.document(facts.gather(machine, running(B)))["status"]["keelboot"]["unhealthy"] == names
+
+
 def test_what_fleet_agents_watch(tmp_path: Path) -> None:
     published.touch(tmp_path)
     watched = tmp_path / "ostree/bootc"

@@ -124,6 +124,13 @@ def test_health(state: State, left: int | None, done: int, words: str) -> None:
     assert words in screen(facts)
 
 
+def test_a_proven_version_whose_checks_failed_at_this_boot() -> None:
+    """Nothing restarts it for that, so somebody has to be told."""
+    assert "health    failed at this boot: systemd, 10-nginx.sh   (keelboot health)\n" in screen(
+        replace(FULL, unhealthy=("systemd", "10-nginx.sh"))
+    )
+
+
 def test_a_queued_rollback() -> None:
     facts = replace(FULL, choices=[Choice(digest=B, generation=2), Choice(digest=A, generation=4)], failures=())
     assert "- next boot version 1, sha256:111111111111, from 2026-01-01 06:00, pinned   (queued)" in screen(facts)
