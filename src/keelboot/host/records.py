@@ -114,7 +114,7 @@ def rests(sysroot: Sysroot) -> list[Path]:
     """What was being made, replaced or removed when its process was killed; for who holds the machine's lock."""
     deployments = sysroot.deployments
     found = [deployments / name for name in _names(sysroot) if name.startswith((_GONE, _DRAFT))]
-    for pattern in (f"deploy/[0-9a-f]*/.{_ORIGIN}.*", f"deploy/[0-9a-f]*/{_GONE}*", ".*.json.*", "boots/.*"):
+    for pattern in (f"deploy/[0-9a-f]*/.{_ORIGIN}.*", f"deploy/[0-9a-f]*/{_GONE}*", ".*", "boots/.*"):
         found += sorted(sysroot.state.glob(pattern))
     return found
 

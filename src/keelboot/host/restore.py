@@ -21,6 +21,7 @@ from keelboot.host.sides import Entry, Folder, join
 # What makes the machine this machine and no other; only who names such a file resets it.
 _IDENTITY = ("machine-id", "hostname", "fstab", "crypttab")
 _IDENTITY_PREFIXES = ("ssh/ssh_host_",)
+_DRAFT = ".keelboot."
 
 
 def below_etc(typed: str) -> str:
@@ -73,7 +74,8 @@ def all_but_identity(changes: Iterable[Change]) -> list[Change]:
 def restore(mounted: Path, lower: Path, changes: Sequence[Change]) -> None:
     """Let every path of CHANGES in MOUNTED, the machine's /etc, be as in LOWER, the image's. Durable afterwards.
 
-    A cut leaves some of them restored, each of them whole. Raises OSError.
+    A cut leaves some of them restored, each of them whole, and perhaps a draft beside the next, which goes when it is
+    restored. Raises OSError.
     """
     filesystem = os.open(mounted, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -99,7 +101,9 @@ def _restore(mounted: Path, image: Folder, path: str) -> None:
     if entry.is_directory:
         _restore_directory(mounted, image, path, entry)
         return
-    draft = place.with_name(f".keelboot.{secrets.token_hex(8)}")
+    for rest in place.parent.glob(f"{_DRAFT}{'[0-9a-f]' * 16}"):
+        rest.unlink()
+    draft = place.with_name(f"{_DRAFT}{secrets.token_hex(8)}")
     try:
         _create(draft, entry)
         _dress(draft, entry)

@@ -193,6 +193,27 @@ def test_reset_gives_the_images_tree(tmp_path: Path, seed: int) -> None:
     assert etc_trees.read(tmp_path / "here") == etc_trees.read(tmp_path / "base")
 
 
+@pytest.mark.parametrize("number", range(1, 4))
+def test_a_reset_cut_before_a_rename_and_done_again(number: int, tmp_path: Path) -> None:
+    for name in ("base", "here"):
+        (tmp_path / name).mkdir()
+        for file in ("one", "two", "three"):
+            (tmp_path / name / file).write_text(f"{file} {name}")
+    changes = [Change(path, "changed") for path in ("one", "three", "two")]
+    child = os.fork()
+    if not child:
+        renames = iter(range(1, 9))
+        original = Path.rename
+        Path.rename = lambda path, to: os._exit(9) if next(renames) == number else original(path, to)  # type: ignore[assignment,method-assign]
+        restore.restore(tmp_path / "here", tmp_path / "base", changes)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    told = {(tmp_path / "here" / file).read_text() for file in ("one", "two", "three")}
+    assert sum(text.endswith("base") for text in told) == number - 1
+    restore.restore(tmp_path / "here", tmp_path / "base", changes)
+    assert etc_trees.read(tmp_path / "here") == etc_trees.read(tmp_path / "base")
+
+
 MOUNTED = """
 import os, subprocess, sys
 from pathlib import Path

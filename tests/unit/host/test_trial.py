@@ -195,10 +195,12 @@ def test_a_boot_record_does_not_grow_for_ever(tmp_path: Path) -> None:
 def test_gc_removes_what_was_being_written_when_the_power_failed(tmp_path: Path) -> None:
     sysroot, [first] = with_versions(tmp_path, 1)
     trial.note(sysroot, first, Stage.INIT)
-    draft = sysroot.boots / f".{first.hex}.0123456789abcdef"
-    draft.touch()
+    drafts = [sysroot.boots / f".{first.hex}.0123456789abcdef"]
+    drafts += [sysroot.state / f".{name}.0123456789abcdef" for name in ("failures.json", "host.json", "factory-reset")]
+    for draft in drafts:
+        draft.touch()
     garbage.collect(sysroot, first)
-    assert not draft.exists()
+    assert not any(draft.exists() for draft in drafts)
     assert len(trial.history(sysroot, first)) == 1
 
 
