@@ -30,7 +30,7 @@ def bless(sysroot: Sysroot, booted: ObjectId, *, reached: Callable[[str], None] 
     record      the same, and its record says that it is good; this boot's record does not
     good        nothing
 
-    Raises Failure, and OSError where the store cannot be written.
+    Raises OSError where the ESP cannot be read, OutOfSpace, NotWritable, Failure where something cannot be written.
     """
     counted = [listed for listed in esp.entries(sysroot.esp) if listed.digest == booted and listed.on_trial]
     for listed in counted:
@@ -54,6 +54,10 @@ def bless(sysroot: Sysroot, booted: ObjectId, *, reached: Callable[[str], None] 
 
 
 def good(sysroot: Sysroot, booted: ObjectId) -> None:
-    """Note that this boot was healthy: nothing restarts it any more for not having proved itself. Raises OSError."""
-    trial.note(sysroot, booted, Stage.GOOD)
-    trial.trial_over(sysroot)
+    """Note that this boot was healthy: nothing restarts it any more for not having proved itself.
+
+    Raises OutOfSpace, NotWritable, Failure.
+    """
+    with records.explained(sysroot):
+        trial.note(sysroot, booted, Stage.GOOD)
+        trial.trial_over(sysroot)

@@ -105,16 +105,17 @@ def settle(
     entry     only the boot record is left over
     boots     nothing
 
-    Raises OSError, and what writing the ESP raises.
+    Raises OSError where something cannot be read, OutOfSpace, NotWritable, Failure where it cannot be written.
     """
     settled = []
     found = exhausted(sysroot, booted)
     for listed in found:
         # The loader goes down the generations: the last of these was the last to run, and a kept panic is its own.
         failure = _failure(sysroot, listed, now, panic_in(pstore) if listed is found[-1] else "")
-        known = failed.added(failures(sysroot), failure)
-        with replacing(sysroot.failures) as file:
-            file.write(failed.encode(known))
+        with records.explained(sysroot):
+            known = failed.added(failures(sysroot), failure)
+            with replacing(sysroot.failures) as file:
+                file.write(failed.encode(known))
         reached("failure")
         record = records.find(sysroot, listed.digest)
         if record and record.state is not State.BAD:
@@ -122,7 +123,8 @@ def settle(
         reached("record")
         esp.remove_entry(sysroot.esp, listed.file_name)
         reached("entry")
-        (sysroot.boots / listed.digest.hex).unlink(missing_ok=True)
+        with records.explained(sysroot):
+            (sysroot.boots / listed.digest.hex).unlink(missing_ok=True)
         reached("boots")
         settled.append(known[-1])
         journal.send(

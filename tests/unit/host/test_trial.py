@@ -12,6 +12,7 @@ from keelboot.assembly.record import State
 from keelboot.boot import esp
 from keelboot.boot.entries import Tries
 from keelboot.boot.esp import Listed
+from keelboot.failure import Failure
 from keelboot.host import bless, failed, garbage, records, trial
 from keelboot.host.boots import Line, Stage
 from keelboot.host.failed import KEPT, FailedVersion
@@ -121,6 +122,17 @@ def test_cut_after(step: str, failing: tuple[Sysroot, ObjectId, ObjectId]) -> No
     assert (told.tries, told.reason) == (3, "the required check shop failed")
     assert records.read(sysroot, second).state is State.BAD
     assert [one.digest for one in esp.entries(sysroot.esp)] == [first]
+
+
+def test_what_cannot_be_written_is_a_failure_like_any_other(failing: tuple[Sysroot, ObjectId, ObjectId]) -> None:
+    sysroot, first, second = failing
+    (sysroot.boots / first.hex).mkdir()
+    with pytest.raises(Failure, match="cannot write the machine's state"):
+        bless.bless(sysroot, first)
+    (sysroot.boots / second.hex).unlink()
+    (sysroot.state / "failures.json").mkdir()
+    with pytest.raises(Failure, match="cannot write the machine's state"):
+        settle(sysroot, first)
 
 
 def test_a_version_that_fails_again_stands_there_once(
