@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keelboot.boot import esp
-from keelboot.host import garbage, records, rollback, stage
+from keelboot.host import bless, garbage, records, rollback, stage
 from keelboot.host.sysroot import Sysroot
 from keelboot.image.transports import open_image
 from small_machines import boots, everything, faults, machine, staged, version, with_versions
@@ -95,16 +95,36 @@ def test_a_download_cut_after(step: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("with_staged", [True, False], ids=["staged", "none staged"])
 @pytest.mark.parametrize("step", rollback.STEPS)
 def test_rollback_cut_after(step: str, with_staged: bool, tmp_path: Path) -> None:
-    """The first step decides; what a cut leaves behind it goes with gc, and nothing boots that was not meant to."""
+    """The entry decides; what a cut leaves behind it goes with gc, and nothing boots that was not meant to."""
     sysroot, [first, second] = with_versions(tmp_path, 2)
     if with_staged:
         staged(sysroot, version(tmp_path, 3), parent=second)
+    before = boots(sysroot)
     cut(step, lambda reached: rollback.rollback(sysroot, second, reached=reached))
-    assert boots(sysroot)[0] == first.hex[:8]
+    assert records.read(sysroot, second).rolled_back
     assert faults(sysroot) == []
+    if step == "mark":
+        assert boots(sysroot) == before
+        assert bless.due(sysroot, second), "its next boot takes the mark away"
+        rollback.rollback(sysroot, second)
+    assert boots(sysroot)[0] == first.hex[:8]
     garbage.collect(sysroot, first)
     assert boots(sysroot) == [first.hex[:8], second.hex[:8]]
     assert faults(sysroot) == []
+
+
+@pytest.mark.parametrize("step", rollback.STEPS)
+def test_taking_a_rollback_back_cut_after(step: str, tmp_path: Path) -> None:
+    sysroot, [first, second] = with_versions(tmp_path, 2)
+    rollback.rollback(sysroot, second)
+    cut(step, lambda reached: rollback.rollback(sysroot, second, reached=reached))
+    if step == "mark":
+        rollback.rollback(sysroot, second)
+    assert boots(sysroot)[0] == second.hex[:8]
+    garbage.collect(sysroot, second)
+    assert boots(sysroot) == [second.hex[:8], first.hex[:8]]
+    assert records.read(sysroot, second).rolled_back == (step not in ("mark", "records"))
+    assert bless.due(sysroot, second) == (step not in ("mark", "records")), "its next boot takes the mark away"
 
 
 @pytest.mark.parametrize("step", garbage.STEPS)

@@ -13,7 +13,7 @@ from keelboot.host import arguments, journal, kept, records, retention
 from keelboot.host.sysroot import Sysroot
 from keelboot.image.tree import ObjectId
 
-STEPS: Final = ("entry", "earlier", "staged", "records")
+STEPS: Final = ("mark", "entry", "earlier", "staged", "records")
 # bootc's, so that what waits for it in the journal hears of this one too.
 MESSAGE_ID: Final = "26f3b1eb24464d12aa5e7b544a6b5468"
 
@@ -51,15 +51,21 @@ def rollback(sysroot: Sysroot, booted: ObjectId, *, reached: Callable[[str], Non
     """Boot the previous good version next time; a second call takes that back; what is staged is dropped.
 
     cut after   is left behind                                            cleared by
+    mark        a version that is said to be left, and still boots        its next boot; rolling back goes on
     entry       two entries of one deployment: the new one boots          gc
     earlier     what was staged, which the loader would try later on      gc
-    staged      a record without an entry                                 gc
+    staged      a record without an entry; taken back, the mark           gc; its next boot
     records     the rollback, done                                        -
 
-    The first is the commit. Returns the record of what boots next. Raises Failure.
+    The entry is the commit. Returns the record of what boots next. Raises Failure.
     """
     wanted = plan(sysroot, booted)
     record = records.read(sysroot, wanted.target)
+    left = records.find(sysroot, booted)
+    # A mark too many goes with the next boot of the version, and one that is missing never comes: so it comes first.
+    if left and not left.rolled_back and not wanted.takes_back:
+        records.write(sysroot, replace(left, rolled_back=True))
+    reached("mark")
     promoted = promote(sysroot, record, reached=reached)
     with records.explained(sysroot):
         sysroot.downloaded.unlink(missing_ok=True)
@@ -68,9 +74,8 @@ def rollback(sysroot: Sysroot, booted: ObjectId, *, reached: Callable[[str], Non
             if listed.digest == wanted.dropped:
                 esp.remove_entry(sysroot.esp, listed.file_name)
     reached("staged")
-    left = records.find(sysroot, booted)
-    if left and left.rolled_back != (not wanted.takes_back):
-        records.write(sysroot, replace(left, rolled_back=not wanted.takes_back))
+    if left and left.rolled_back and wanted.takes_back:
+        records.write(sysroot, replace(left, rolled_back=False))
     reached("records")
     return promoted
 
