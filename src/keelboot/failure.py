@@ -107,6 +107,16 @@ class Unhealthy(Failure):
     exit_code = 19
 
 
+class SignatureRefused(Failure):
+    """An image's signatures do not satisfy the policy; `reasons` has one line for each that does not count."""
+
+    exit_code = 20
+
+    def __init__(self, what: str, *, why: str, fix: str, reasons: tuple[str, ...] = ()) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.reasons = reasons
+
+
 class DeviceInUse(Failure):
     """A block device is mounted, or held by something above it: it is never written over."""
 

@@ -19,7 +19,8 @@ ORDER = (
     ("composefs",),
     ("store",),
     ("build",),
-    ("lint", "report", "registry", "trust", "disk", "boot"),
+    ("lint", "report", "registry", "disk", "boot"),
+    ("trust",),
     ("assembly",),
     ("host",),
     ("fleet",),
@@ -38,6 +39,9 @@ PURE = {
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
     "registry": ". authfile challenge configuration name origin patience places referrers",
+    "trust": """. artifact attesting base64text bundle certificates collecting containerspolicy decision exact freshness
+        identity judging keyfiles keys policy policyfiles rekor scopes signing simplesigning statement trustpolicy
+        verified""",
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "assembly": ". record settings",

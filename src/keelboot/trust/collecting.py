@@ -1,0 +1,175 @@
+"""Gathering what may be signatures of an image, from wherever they may be: bounded, and nothing is verified yet.
+
+Where they are is behind a port, `Shelf`: a registry, or a directory in tests. At most `OBJECTS_MAX` manifests and
+blobs are fetched for one image, and as many signatures looked at, each of at most `OBJECT_MAX` bytes, all before one
+deadline. An object that breaks a rule is noted and passed over: it cannot spoil another one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from keelboot.failure import ImageNotFound, InvalidImage
+from keelboot.image.digest import Digest
+from keelboot.image.documents import OCI_MANIFEST, Descriptor, verified
+from keelboot.image.refusal import Refused
+from keelboot.registry.referrers import Artifact, parse_artifact
+from keelboot.trust import bundle
+from keelboot.trust.artifact import PREDICATE_TYPE, bundles, described, payloads, signature_tag
+from keelboot.trust.statement import SIGNATURE
+
+OBJECTS_MAX: Final = 50
+OBJECT_MAX: Final = 1 << 20  # bytes
+
+
+class Shelf(Protocol):
+    """Where things attached to the images of one repository are.
+
+    Methods read at most LIMIT bytes and raise Refused for more, ImageNotFound for what is missing; failures of the
+    network go through, as nobody can say then whether an image is signed.
+    """
+
+    def tagged(self, tag: str, limit: int) -> bytes | None:
+        """The manifest or index that TAG names; None where there is no such tag."""
+
+    def fetch(self, descriptor: Descriptor, limit: int) -> bytes:
+        """The manifest or blob that DESCRIPTOR names; its digest need not be checked here."""
+
+    def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """What refers to DIGEST: by the registry's interface, or by the index that clients keep where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Simple:
+    """What may be a signature of cosign 2: bytes that were signed, and the annotations that say how."""
+
+    where: str
+    payload: bytes = field(repr=False)
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """What may be a signature, or an attestation, of cosign 3: a bundle's bytes."""
+
+    where: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What was found; `notes` say of the rest why it was passed over, each with where it was."""
+
+    simple: tuple[Simple, ...] = ()
+    bundles: tuple[Bundled, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def collect(shelf: Shelf, image: Descriptor, late: Callable[[], bool] = lambda: False) -> Collected:
+    """All that SHELF has for IMAGE, within the limits. LATE tells whether the deadline is over."""
+    collector = _Collector(shelf, image, late)
+    try:
+        collector.simple_by_tag()
+        collector.referrers()
+    except _EnoughError as end:
+        collector.notes.append(str(end))
+    return Collected(tuple(collector.simple), tuple(collector.bundles), tuple(collector.notes))
+
+
+class _EnoughError(Exception):
+    """A limit is reached."""
+
+
+class _Collector:
+    def __init__(self, shelf: Shelf, image: Descriptor, late: Callable[[], bool]) -> None:
+        self._shelf, self._image, self._late = shelf, image, late
+        self._objects = 0
+        self._fetched: dict[str, bytes] = {}
+        self.simple: list[Simple] = []
+        self.bundles: list[Bundled] = []
+        self.notes: list[str] = []
+
+    def simple_by_tag(self) -> None:
+        """What cosign 2 keeps at its tag."""
+        tag = signature_tag(self._image.digest)
+        with _noting(self.notes, tag):
+            self._spend()
+            data = self._shelf.tagged(tag, OBJECT_MAX)
+            if data is None:
+                return
+            found = parse_artifact(_bounded(data), described(data, OCI_MANIFEST))
+            if found.subject is not None:
+                raise Refused("it has a subject, so it is a referrer")
+            self._take(found, tag)
+
+    def referrers(self) -> None:
+        """What cosign 3 attaches to the image."""
+        with _noting(self.notes, "the list of referrers"):
+            self._spend()
+            # What the list says of its entries is a hint, so it only decides which come first within the limits:
+            # cosign's own entries say less than registries' do.
+            for one in sorted(self._shelf.referrers(self._image.digest), key=_promise):
+                where = f"referrer {one.digest}"
+                with _noting(self.notes, where):
+                    found = parse_artifact(self._fetch(one), one)
+                    if found.subject is None or found.subject.digest != self._image.digest:
+                        raise Refused("its subject is another image")
+                    self._take(found, where)
+
+    def _take(self, found: Artifact, where: str) -> None:
+        """Keep what FOUND holds; all else is passed over."""
+        simple, bundled = payloads(found), bundles(found)
+        if not simple and not bundled:
+            raise Refused(f"it holds no signature: it is {found.artifact_type[:100]!a}")
+        for number, layer in enumerate(found.layers, 1):
+            at = f"{where}, layer {number}"
+            with _noting(self.notes, at):
+                if len(self.simple) + len(self.bundles) == OBJECTS_MAX:
+                    raise _EnoughError(f"{at}: no more than {OBJECTS_MAX} signatures are looked at")
+                if layer in bundled:
+                    self.bundles.append(Bundled(at, self._fetch(layer)))
+                elif layer in simple:
+                    self.simple.append(Simple(at, self._fetch(layer), layer.annotations))
+                else:
+                    raise Refused(f"it is {layer.media_type[:100]!a}, not a signature")
+
+    def _fetch(self, descriptor: Descriptor) -> bytes:
+        if descriptor.size > OBJECT_MAX:
+            raise Refused(f"it has {descriptor.size} bytes, more than {OBJECT_MAX}")
+        name = str(descriptor.digest)
+        if name not in self._fetched:  # one payload may be signed several times
+            self._spend()
+            self._fetched[name] = verified(_bounded(self._shelf.fetch(descriptor, OBJECT_MAX)), descriptor)
+        return verified(self._fetched[name], descriptor)
+
+    def _spend(self) -> None:
+        """One more object is fetched."""
+        if self._late():
+            raise _EnoughError("the deadline for finding signatures is over")
+        if self._objects == OBJECTS_MAX:
+            raise _EnoughError(f"no more than {OBJECTS_MAX} objects are fetched")
+        self._objects += 1
+
+
+@contextmanager
+def _noting(notes: list[str], where: str) -> Iterator[None]:
+    """Make a note of a refusal of what is at WHERE, and go on after it."""
+    try:
+        yield
+    except Refused as error:
+        notes.append(f"{where}: {error}")
+    except (ImageNotFound, InvalidImage) as error:
+        notes.append(f"{where}: {error.why}")
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > OBJECT_MAX:
+        raise Refused(f"it has {len(data)} bytes, more than {OBJECT_MAX}")
+    return data
+
+
+def _promise(one: Descriptor) -> int:
+    if one.annotations.get(PREDICATE_TYPE) == SIGNATURE:
+        return 0
+    return 1 if one.artifact_type in (None, bundle.MEDIA_TYPE, "application/vnd.oci.empty.v1+json") else 2
