@@ -173,7 +173,9 @@ class Handler(BaseHTTPRequestHandler):
         name = path.rpartition("/")[2]
         if kind == "head":
             known = registry.blobs.get(name) if "/blobs/" in path else registry.manifests.get(name, (0, None))[1]
-            return error(404, "UNKNOWN", {}) if known is None else Reply(200, {}, known)
+            if known is None:
+                return error(404, "UNKNOWN", {})
+            return Reply(200, {"Docker-Content-Digest": f"sha256:{hashlib.sha256(known).hexdigest()}"}, known)
         if kind == "publish":
             return self.published(name)
         if kind == "upload":

@@ -21,6 +21,7 @@ ORDER = (
     ("build",),
     ("lint", "report", "registry", "disk", "boot"),
     ("trust",),
+    ("transfer",),
     ("assembly",),
     ("host",),
     ("fleet",),
@@ -33,17 +34,18 @@ RANK = {package: rank for rank, row in enumerate(ORDER) for package in row}
 # By package. Pure: bytes and values in, values out. Doors: files, programs, the clock, the network. "." is __init__.
 PURE = {
     "": ". failure progress",
-    "image": """. archive bootable changes compression digest documents extended layers opened
+    "image": """. archive bootable changes checked compression digest documents extended layers opened
         readahead reference refusal release remote strictjson tree""",
     "composefs": ". bodies directories dump erofs inodes ondisk overlay reader sealing table trees verity xattrs",
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
-    "registry": ". authfile challenge configuration name origin patience places referrers",
+    "registry": ". authfile challenge configuration name origin outcome patience places referrers",
     "trust": """. artifact attesting base64text bundle certificates collecting containerspolicy decision exact freshness
         identity judging keyfiles keys policy policyfiles rekor scopes signing simplesigning statement trustpolicy
         verified""",
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
+    "transfer": ". destination parcel",
     "assembly": ". record settings",
     "host": """. accounts arguments autoupdate boots checks failed install install.configuration install.device
         install.initramfs install.plan install.stack install.where install.wishes mounts record retention
@@ -61,6 +63,7 @@ DOORS = {
     "build": "base driver engine finish.finishing finish.stage layout mirror watch",
     "registry": """answers authorization blob client connections endpoint opening publisher settings throttle
         upload""",
+    "transfer": "copying crew known packing source toarchive tolayout toregistry tostorage",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "esp systemd_boot",
     "assembly": "deployment disk inspection staged stored system",
@@ -69,9 +72,10 @@ DOORS = {
         install.temporary install.todisk install.tofilesystem journal kept merge mounting namespace nextroot
         published records restart restore rollback sides soundness space stage trial upgrade usr""",
     "vm": "acceleration firmware lifetime ports scratch ssh startup terminal",
-    "cli": """base bootc bootc_container build completion composefs composefs_create disk doctor etc factory_reset fsck
-        gc health inspect install internals kargs main pin progress_lines registries rollback run status store
-        surroundings switch terminal tools unpin update_window upgrade usr_overlay values yaml_text""",
+    "cli": """base bootc bootc_container build completion composefs composefs_create copy disk doctor etc factory_reset
+        fsck gc health inspect install internals kargs main pin progress_lines pull push registries rollback run
+        status store surroundings switch terminal tools transfers unpin update_window upgrade usr_overlay values
+        yaml_text""",
 }
 # What only a door has a use for. `os` and `pathlib` are missing: pure modules take their constants and types.
 EFFECTS = {

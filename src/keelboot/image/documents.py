@@ -101,6 +101,14 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """What a manifest or an index leads to, of whatever kind: other documents, and blobs."""
+
+    documents: tuple[Descriptor, ...]
+    blobs: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What an image says about itself. `diff_ids` are the digests of the layers when not compressed, lowest first."""
 
@@ -152,7 +160,7 @@ def parse_index(data: bytes, media_type: str | None) -> Index:
             raise Refused(f"it is an index and has {name}, as a manifest has")
     if "manifests" not in members:
         raise Refused("it is an index without manifests")
-    manifests = tuple(_descriptor(item, path) for path, item in members.items("manifests"))
+    manifests = tuple(parse_descriptor(item, path) for path, item in members.items("manifests"))
     return Index(manifests, members.mapping("annotations"))
 
 
@@ -164,17 +172,28 @@ def parse_manifest(data: bytes, media_type: str) -> Manifest:
     if "artifactType" in members:
         raise Refused(f"it is an artifact ({members.text('artifactType')!a}), not an image")
     if "subject" in members:
-        _descriptor(members.value("subject"), "subject")
-    config = _descriptor(members.value("config"), "config")
+        parse_descriptor(members.value("subject"), "subject")
+    config = parse_descriptor(members.value("config"), "config")
     if config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
         raise Refused(f"its config is {config.media_type!a}: it is not an image")
-    layers = tuple(_descriptor(item, path) for path, item in members.items("layers"))
+    layers = tuple(parse_descriptor(item, path) for path, item in members.items("layers"))
     if not layers:
         raise Refused("it has no layers")
     for layer in layers:
         if layer.media_type not in _LAYERS:
             raise Refused(f"a layer is of the unsupported type {layer.media_type!a}")
     return Manifest(media_type, config, layers, members.mapping("annotations"))
+
+
+def parse_contents(data: bytes, media_type: str) -> Contents:
+    """What the manifest or index DATA leads to, an image's or not. Raises Refused."""
+    if is_index(media_type):
+        return Contents(parse_index(data, media_type).manifests, ())
+    members = _document(data, media_type, typed=media_type == DOCKER_MANIFEST)
+    if "manifests" in members:
+        raise Refused("it is a manifest and has manifests, as an index has")
+    config = parse_descriptor(members.value("config"), "config")
+    return Contents((), (config, *(parse_descriptor(item, path) for path, item in members.items("layers"))))
 
 
 def _document(data: bytes, media_type: str, *, typed: bool) -> Members:
@@ -192,7 +211,8 @@ def _document(data: bytes, media_type: str, *, typed: bool) -> Members:
     return members
 
 
-def _descriptor(value: object, path: str) -> Descriptor:
+def parse_descriptor(value: object, path: str) -> Descriptor:
+    """The descriptor VALUE is, at PATH of its document. Raises Refused."""
     members = Members(value, path, _DESCRIPTOR_NAMES)
     if members.items("urls"):
         raise Refused(f"{path} has its content elsewhere (urls), which is not supported")
@@ -271,6 +291,7 @@ def choose(manifests: Sequence[Descriptor], architecture: str) -> Descriptor:
 
 __all__ = [
     "DOCKER_CONFIG", "DOCKER_INDEX", "DOCKER_LAYER", "DOCKER_MANIFEST", "DOCUMENT_MAX", "OCI_CONFIG", "OCI_INDEX",
-    "OCI_LAYER", "OCI_MANIFEST", "REF_NAME", "Config", "Descriptor", "Index", "Manifest", "Platform", "choose",
-    "is_index", "is_manifest", "normal_architecture", "parse_config", "parse_index", "parse_manifest", "verified",
+    "OCI_LAYER", "OCI_MANIFEST", "REF_NAME", "Config", "Contents", "Descriptor", "Index", "Manifest", "Platform",
+    "choose", "is_index", "is_manifest", "normal_architecture", "parse_config", "parse_contents", "parse_descriptor",
+    "parse_index", "parse_manifest", "verified",
 ]  # fmt: skip

@@ -28,7 +28,7 @@ from keelboot.registry.endpoint import Endpoint
 from keelboot.registry.origin import Origin, redirected
 from keelboot.registry.referrers import LISTED_MAX, Artifact, fallback_tag, parse_artifact, parse_referrers
 
-_IMAGES: Final = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
+IMAGES: Final = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
 _PAGES_MAX: Final = 20
 # The specification has 404 only.
 _NO_REFERRERS: Final = (400, 404, 405, 501)
@@ -55,7 +55,7 @@ class Client:
 
         Raises ImageNotFound.
         """
-        document = self.fetch(version, _IMAGES)
+        document = self.fetch(version, IMAGES)
         self._documents[document.descriptor.digest] = document
         return document
 

@@ -141,7 +141,7 @@ class Connections:
         self._tls, self._proxy, self._patience, self._agent = tls, proxy, patience, agent
         self._throttle = throttle
         self._open: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
-        self._is_cut = False
+        self._is_cut = threading.Event()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._managers: dict[tuple[Origin, bool], urllib3.PoolManager] = {}
@@ -161,7 +161,7 @@ class Connections:
         SENT is told of the bytes of BODY as they go. Raises Broken, Distrusted, Cut, and Failure for a proxy that
         cannot be used.
         """
-        if self._is_cut:
+        if self._is_cut.is_set():
             raise Cut
         fixed = {"User-Agent": self._agent, "Accept-Encoding": "identity"}
         if body is not None:
@@ -194,11 +194,15 @@ class Connections:
 
     def cut(self) -> None:
         """End what other threads are doing with connections, at once, and let nobody begin anything."""
-        self._is_cut = True
+        self._is_cut.set()
         for connection in list(self._open):
             if (its_socket := connection.sock) is not None:
                 with suppress(OSError):
                     socket.socket.shutdown(its_socket, socket.SHUT_RDWR)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not once it is over."""
+        self._is_cut.wait(seconds)
 
     def close(self) -> None:
         """Close what is open; the next request opens it again."""

@@ -31,7 +31,7 @@ class Clock:
     """Time and chance, for tests to replace."""
 
     now: Callable[[], float] = time.time
-    sleep: Callable[[float], object] = time.sleep
+    sleep: Callable[[float], object] | None = None  # as the connections have it, which can be cut short
     chance: Callable[[], float] = random.random
 
 
@@ -99,7 +99,8 @@ class Endpoint:
         self._reached = self._reached or again.reached
         if failures >= (self.patience.tries if self._reached else self.patience.first_tries):
             raise self._unreachable(f"{again.why}, {failures} times in a row") from again
-        self._clock.sleep(self.patience.pause(failures, again.asked, self._clock.chance()))
+        sleep = self._clock.sleep or self._connections.pause
+        sleep(self.patience.pause(failures, again.asked, self._clock.chance()))
 
     def _unreachable(self, why: str) -> NetworkFailed:
         return NetworkFailed(

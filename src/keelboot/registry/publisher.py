@@ -1,7 +1,6 @@
 """What a registry is given, by the OCI distribution specification 1.1: blobs, manifests, tags, referrers."""
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import BinaryIO
 
 from keelboot.failure import AccessDenied, Failure, ImageNotFound, NetworkFailed
@@ -9,20 +8,13 @@ from keelboot.image.digest import Digest
 from keelboot.image.documents import OCI_INDEX, Descriptor
 from keelboot.image.refusal import Refused
 from keelboot.registry import upload
-from keelboot.registry.client import Client
+from keelboot.registry.client import IMAGES, Client
 from keelboot.registry.endpoint import Ask, Endpoint
+from keelboot.registry.outcome import How
 from keelboot.registry.referrers import Artifact, fallback_tag, with_referrer
 from keelboot.registry.upload import Advance, Upload
 
 _TRIES = 3  # to change the list of referrers while others change it too
-
-
-class How(StrEnum):
-    """What became of a blob."""
-
-    THERE = "there"  # before, and nothing was sent
-    MOUNTED = "mounted"  # from another repository of the same registry
-    SENT = "sent"
 
 
 class Publisher:
@@ -45,6 +37,16 @@ class Publisher:
         answer = self.endpoint.ask(f"manifests/{descriptor.digest}", Ask(method="HEAD", headers=headers))
         answer.close()
         return answer.status == 200
+
+    def tagged(self, tag: str) -> Digest | None:
+        """What TAG means there, as far as the registry says without being asked for the manifest."""
+        headers = {"Accept": ", ".join(IMAGES)}
+        answer = self.endpoint.ask(f"manifests/{tag}", Ask(method="HEAD", headers=headers))
+        answer.close()
+        try:
+            return Digest.parse(answer.header("Docker-Content-Digest") or "") if answer.status == 200 else None
+        except ValueError:
+            return None
 
     def put_blob(
         self,

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from keelboot.image.digest import Digest
-from keelboot.image.documents import OCI_INDEX, OCI_MANIFEST, Descriptor
+from keelboot.image.documents import OCI_INDEX, OCI_MANIFEST, Descriptor, parse_descriptor
 from keelboot.image.refusal import Refused
 from keelboot.image.strictjson import Members, parse
 
 LISTED_MAX: Final = 200  # entries of all pages together
-_DESCRIPTOR = ("mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform")
 _MANIFEST = ("schemaVersion", "mediaType", "artifactType", "config", "layers", "subject", "annotations")
 
 
@@ -44,25 +43,7 @@ def parse_referrers(data: bytes) -> tuple[Descriptor, ...]:
     members = Members(parse(data), "", ("schemaVersion", "mediaType", "manifests", "annotations", "subject"))
     if members.integer("schemaVersion") != 2 or members.text("mediaType") not in (None, OCI_INDEX):
         raise Refused("the list of what refers to it is no index")
-    return tuple(descriptor(item, path) for path, item in members.items("manifests"))
-
-
-def descriptor(value: object, path: str) -> Descriptor:
-    """The descriptor VALUE is, at PATH of its document. Raises Refused."""
-    members = Members(value, path, _DESCRIPTOR)
-    if members.items("urls"):
-        raise Refused(f"{path} has its content elsewhere (urls), which is not supported")
-    try:
-        digest = Digest.parse(members.required_text("digest"))
-    except ValueError as error:
-        raise Refused(f"{members.where('digest')} is not a digest") from error
-    return Descriptor(
-        members.required_text("mediaType"),
-        digest,
-        members.integer("size"),
-        annotations=members.mapping("annotations"),
-        artifact_type=members.text("artifactType"),
-    )
+    return tuple(parse_descriptor(item, path) for path, item in members.items("manifests"))
 
 
 def parse_artifact(data: bytes, named: Descriptor) -> Artifact:
@@ -72,14 +53,14 @@ def parse_artifact(data: bytes, named: Descriptor) -> Artifact:
         raise Refused(f"what refers to it is {named.media_type[:100]!a}, and no manifest")
     if members.integer("schemaVersion") != 2 or "manifests" in members:
         raise Refused("what refers to it is no manifest")
-    config = descriptor(members.value("config"), "config")
-    subject = descriptor(members.value("subject"), "subject") if "subject" in members else None
+    config = parse_descriptor(members.value("config"), "config")
+    subject = parse_descriptor(members.value("subject"), "subject") if "subject" in members else None
     return Artifact(
         named,
         data,
         members.text("artifactType") or config.media_type,
         config,
-        tuple(descriptor(item, path) for path, item in members.items("layers")),
+        tuple(parse_descriptor(item, path) for path, item in members.items("layers")),
         subject,
         members.mapping("annotations"),
     )

@@ -63,12 +63,19 @@ class Session:
         self.least = int(least) if least.isascii() and least.isdigit() and len(least) < 12 else 0
 
     def accept(self, answer: Answer) -> None:
-        """Go on where ANSWER says. Raises Refused where one may not."""
+        """Go on where ANSWER says. Raises NetworkFailed where one may not."""
         answer.close()
         location = answer.header("Location")
-        if location is None:
-            raise Refused(f"{self.endpoint.origin} takes an upload and does not say where (no Location)")
-        self.location = redirected(answer.url, location)
+        try:
+            if location is None:
+                raise Refused("it does not say where (no Location)")  # noqa: TRY301 - told with the others
+            self.location = redirected(answer.url, location)
+        except Refused as error:
+            raise NetworkFailed(
+                f"cannot write to {self.endpoint.origin}",
+                why=f"it takes an upload, and {error}",
+                fix="The registry does not follow the OCI distribution specification; its administrator can tell why.",
+            ) from error
 
     def once(self, ask: Ask, *, closing: bool = False) -> Answer:
         """One try of ASK there; CLOSING says what blob it was. Raises Again."""

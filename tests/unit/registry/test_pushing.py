@@ -16,7 +16,7 @@ from keelboot.image.reference import Reference
 from keelboot.image.refusal import Refused
 from keelboot.registry.challenge import merged
 from keelboot.registry.connections import Cut
-from keelboot.registry.publisher import How
+from keelboot.registry.outcome import How
 from keelboot.registry.referrers import fallback_tag, parse_artifact, with_referrer
 from keelboot.registry.throttle import Throttle
 from keelboot.registry.upload import Upload
@@ -170,7 +170,7 @@ def test_wrong_bytes_do_not_leave(publisher, target, data, chunk):
 
 def test_no_location(publisher, target):
     target.faults["upload"] = [lambda _, reply: fault.Reply(202, {}, reply.body)]
-    with pytest.raises(Refused, match="no Location"):
+    with pytest.raises(NetworkFailed, match="no Location"):
         send(publisher)
 
 
@@ -193,7 +193,7 @@ def test_location_elsewhere_gets_no_credentials(reader, serve, realm):
 )
 def test_location_that_is_refused(publisher, target, location):
     target.faults["upload"] = [lambda _, reply: fault.Reply(202, {"Location": location}, reply.body)]
-    with pytest.raises(Refused):
+    with pytest.raises(NetworkFailed):
         send(publisher)
 
 

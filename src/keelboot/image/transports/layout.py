@@ -71,6 +71,13 @@ class Layout:
             raise Refused(f"it is {chosen.media_type!a}, not the manifest of an image")
         return chosen
 
+    def top(self, reference: Reference) -> Descriptor:
+        """What REFERENCE names as a whole: a manifest, or an index of several."""
+        found = self._tagged(reference)
+        if len(found) > 1:
+            raise Refused("it has several images and no index of them")
+        return found[0]
+
     def _tagged(self, reference: Reference) -> Sequence[Descriptor]:
         """The manifests REFERENCE's tag names, all of them where it has none."""
         entries = self._index.manifests

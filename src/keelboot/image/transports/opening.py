@@ -8,7 +8,7 @@ from keelboot.failure import Failure, ImageNotFound
 from keelboot.image import remote
 from keelboot.image.opened import Image
 from keelboot.image.reference import Reference, Transport
-from keelboot.image.refusal import refusing
+from keelboot.image.refusal import Refused, refusing
 from keelboot.image.transports import folder
 from keelboot.image.transports.dockerarchive import DockerArchive
 from keelboot.image.transports.layout import Layout
@@ -67,6 +67,17 @@ def fingerprint(reference: Reference, *, architecture: str | None = None) -> str
         if isinstance(place, DockerArchive):
             return place.fingerprint(reference)
         return str(place.find(reference, architecture).digest)
+
+
+@contextmanager
+def open_layout(reference: Reference) -> Iterator[Layout]:
+    """The image layout that REFERENCE, of a directory or an archive, names an image in. Raises as `open_image` does."""
+    with ExitStack() as stack:
+        with refusing(reference, "its documents"):
+            place = stack.enter_context(_stored(reference))
+            if not isinstance(place, Layout):
+                raise Refused("it is not an image layout")
+        yield place
 
 
 @contextmanager
