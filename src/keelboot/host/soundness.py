@@ -59,7 +59,8 @@ def mend(
         if not store.findings:
             break
         try:
-            done = repair(sysroot.store, Reference.parse(source), roots=roots, jobs=jobs, progress=progress)
+            image = Reference.parse(source)
+            done = repair(sysroot.store, image, roots=roots, known=store, jobs=jobs, progress=progress)
         except Failure as failure:
             remarks.append(f"{source} could not be used: {str(failure).splitlines()[0]}")
             continue
@@ -71,10 +72,10 @@ def mend(
                 _put_kernel_back(sysroot, record.digest, record.boot_digest, progress)
     with suppress(Failure):
         esp.remove_unused(sysroot.esp)
-    after = examine(sysroot, booted, jobs=jobs, progress=progress)
-    left = {finding.path for finding in (*after.findings, *after.store.findings)}
+    findings = tuple(_machine(sysroot, booted or namespace.booted_digest()))
+    left = {finding.path for finding in (*findings, *store.findings)}
     gone = [finding for finding in (*before.findings, *before.store.findings) if finding.path not in left]
-    return Soundness(after.findings, after.store, tuple(dict.fromkeys([*gone, *mended])), tuple(remarks))
+    return Soundness(findings, store, tuple(dict.fromkeys([*gone, *mended])), tuple(remarks))
 
 
 def _machine(sysroot: Sysroot, booted: ObjectId | None) -> list[Finding]:
