@@ -113,7 +113,7 @@ class _Collector:
                 where = f"referrer {one.digest}"
                 with _noting(self.notes, where):
                     found = parse_artifact(self._fetch(one), one)
-                    if found.subject is None or found.subject.digest != self._image.digest:
+                    if found.subject is None or _named(found.subject) != _named(self._image):
                         raise Refused("its subject is another image")
                     self._take(found, where)
 
@@ -161,6 +161,10 @@ def _noting(notes: list[str], where: str) -> Iterator[None]:
         notes.append(f"{where}: {error}")
     except (ImageNotFound, InvalidImage) as error:
         notes.append(f"{where}: {error.why}")
+
+
+def _named(one: Descriptor) -> tuple[str, Digest, int]:
+    return one.media_type, one.digest, one.size
 
 
 def _bounded(data: bytes) -> bytes:
