@@ -6,15 +6,19 @@ for a time: it waits for the machine to answer, and tells boots apart by the ker
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 _SOURCE = Path(__file__).resolve().parents[2] / "src"
 _BOOT = "cat /proc/sys/kernel/random/boot_id"
@@ -44,6 +48,9 @@ class Computer:
         self._run: subprocess.Popen[str] | None = None
         self._ports: dict[int, int] = {}
         self.boot = ""  # the boot id of the last answer
+        # The path of a socket is short.
+        self._sockets = tempfile.mkdtemp(prefix="keelboot-ssh-")
+        self._line: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.power_on()
@@ -56,6 +63,7 @@ class Computer:
             self.power_off()
         else:
             self.cut()
+        shutil.rmtree(self._sockets)
 
     # -- power --------------------
 
@@ -82,6 +90,7 @@ class Computer:
                 break
         assert told, f"the machine did not come up: {self.log.with_suffix('.stderr').read_text()}"
         self._ports = {port["guest"]: port["host"] for port in told["ports"]}
+        self.dial()
         self.boot = self.told(_BOOT)
 
     def power_off(self) -> None:
@@ -109,6 +118,7 @@ class Computer:
         self._gone()
 
     def _gone(self) -> None:
+        self.hang_up()
         if self._run and self._run.stdout:
             self._run.stdout.close()
         self._run = None
@@ -127,6 +137,19 @@ class Computer:
         )
         return Answer(done.returncode, (done.stdout + done.stderr).rstrip("\n"))
 
+    def begin(self, command: str) -> subprocess.Popen[str]:
+        """Start COMMAND in a shell of root's; what it prints on both outputs is for who waits for it."""
+        argv = [*self._ssh(), f"exec 2>&1; {command}"]
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def send(self, directory: Path, target: str) -> None:
+        """Put what DIRECTORY has into TARGET."""
+        with subprocess.Popen(["tar", "-C", directory, "-cf", "-", "."], stdout=subprocess.PIPE) as packing:
+            argv = [*self._ssh(), f"mkdir -p {target} && tar -C {target} --no-same-owner -xf -"]
+            subprocess.run(argv, stdin=packing.stdout, check=True, timeout=600)
+
     def told(self, command: str, *, within: float = 600) -> str:
         """What COMMAND printed; it has to succeed."""
         answer = self.ask(command, within=within)
@@ -138,17 +161,32 @@ class Computer:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[80]}/", timeout=60) as response:
             return response.read().decode()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         """Its own `keelboot status --json`."""
-        return json.loads(self.told("keelboot status --json"))
+        return document(self.told("keelboot status --json"))
 
     def reboot(self, command: str = "systemctl reboot") -> None:
         """Run COMMAND, after which the machine goes down, and wait until it is up again."""
         self.ask(command)
         self.until_rebooted()
 
+    def until(self, command: str, fits: Callable[[str], bool], *, within: float = _LONGEST) -> None:
+        """Wait until what COMMAND prints FITS; the machine may be out of reach in between."""
+        self.hang_up()
+        deadline = time.monotonic() + within
+        answer = None
+        while time.monotonic() < deadline:
+            with suppress(subprocess.TimeoutExpired):
+                answer = self.ask(command, within=60)
+                if answer.status == 0 and fits(answer.text):
+                    self.dial()
+                    return
+            time.sleep(1)  # between two questions to a machine that is down
+        raise AssertionError(f"{command} did not come to it within {within:.0f} s: {answer}")
+
     def until_rebooted(self, *, within: float = _LONGEST) -> None:
         """Wait until a boot answers that is not the last one seen, and is over."""
+        self.hang_up()
         deadline = time.monotonic() + within
         before = self.boot
         while time.monotonic() < deadline:
@@ -160,6 +198,7 @@ class Computer:
                 continue
             if answer.status == 0 and answer.text != before:
                 self.boot = answer.text
+                self.dial()
                 self.ask("systemctl is-system-running --wait")
                 return
             time.sleep(1)  # between two questions to a machine that is down
@@ -169,16 +208,47 @@ class Computer:
         logs = sorted(self.log.parent.glob(f"{self.log.stem}-*{self.log.suffix}"))
         return logs[-1].read_text(errors="replace")[-3000:] if logs else ""
 
+    # -- the connection that questions share --------------------
+
+    def dial(self) -> None:
+        """Connect once for all questions of this boot: an emulated machine takes seconds for the cryptography of it."""
+        self.hang_up()
+        self._line = subprocess.Popen(
+            [*self._ssh(), "-M", "-N"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(300):
+            if self._line.poll() is not None or Path(self._socket).exists():
+                return  # where it did not come to be, each question connects by itself
+            time.sleep(0.1)
+
+    def hang_up(self) -> None:
+        """End that connection: the machine goes down, and may do so without a word."""
+        if self._line:
+            self._line.kill()
+            self._line.wait()
+            self._line = None
+        Path(self._socket).unlink(missing_ok=True)
+
+    @property
+    def _socket(self) -> str:
+        return f"{self._sockets}/line"
+
     def _ssh(self) -> list[str]:
         options = {
             "BatchMode": "yes",
             "ConnectTimeout": "30",
+            "ControlPath": self._socket,
             "StrictHostKeyChecking": "no",
             "UserKnownHostsFile": "/dev/null",
             "LogLevel": "ERROR",
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         return ["ssh", *words, "-i", str(self._key), "-p", str(self._ports[22]), "root@127.0.0.1"]
+
+
+def document(text: str) -> dict[str, Any]:
+    """The JSON object that TEXT begins with; what a command said on its other output comes behind it."""
+    return json.JSONDecoder().raw_decode(text)[0]
 
 
 def new_key(directory: Path) -> Path:

@@ -23,6 +23,12 @@ class Registry:
         """Its name in a machine."""
         return f"{SEEN_FROM_A_MACHINE}:{self.port}"
 
+    def trust(self) -> str:
+        """What a machine runs to use it without TLS."""
+        directory = "/etc/containers/registries.conf.d"
+        text = f'[[registry]]\\nlocation = "{self.inside}"\\ninsecure = true\\n'
+        return f"mkdir -p {directory} && printf '{text}' >{directory}/test.conf"
+
     def push(self, image: str, name: str) -> None:
         """Have IMAGE, of podman's store, there under NAME."""
         target = f"docker://127.0.0.1:{self.port}/{name}"
