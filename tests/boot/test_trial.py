@@ -1,6 +1,6 @@
 """Versions that fail in every way a version can, and what becomes of the machine: it runs a good one, by itself.
 
-One disk has seven bad versions and a good one, newest first, as if each had been staged by an upgrade; the loader goes
+One disk has nine bad versions and a good one, newest first, as if each had been staged by an upgrade; the loader goes
 through them. So one run answers for all; the power is cut in the middle of the very first try.
 """
 
@@ -33,7 +33,16 @@ CHECKS = "usr/lib/keelboot/health.d"
 BAD = (
     Variant(name="panic", arguments=("rdinit=/nonexistent",), tries=2),
     Variant(name="no-initramfs", initrd="/EFI/keelboot/none/initrd"),
+    Variant(name="swapped", swapped=True),
     Variant(name="no-init", files={INIT: None}),
+    Variant(
+        name="no-shop",
+        files={
+            "usr/lib/keelboot/health.toml": b'required-services = ["shop.service"]\n',
+            f"{UNITS}/shop.service": b"[Service]\nExecStart=/usr/bin/false\n",
+        },
+        links={f"{UNITS}/multi-user.target.wants/shop.service": "../shop.service"},
+    ),
     Variant(
         name="unhealthy",
         files={f"{CHECKS}/required.d/50-shop.sh": b"#!/bin/sh\necho the shop is closed >&2\nexit 3\n"},
@@ -56,6 +65,8 @@ GOOD = Variant(
     files={
         "usr/lib/version-two": b"two\n",
         f"{CHECKS}/required.d/10-web.sh": b"#!/bin/sh\nsystemctl is-active nginx\n",
+        "usr/lib/keelboot/health.toml": b'required-services = ["nginx.service"]\n',
+        "usr/lib/greenboot/check/required.d/30-green.sh": b"#!/bin/sh\necho green\n",
         f"{CHECKS}/wanted.d/20-moon.sh": b"#!/bin/sh\necho it is cloudy\nexit 1\n",
     },
     tries=3,
@@ -63,7 +74,9 @@ GOOD = Variant(
 REASONS = {
     "panic": (2, "", "did not get as far as the disk"),
     "no-initramfs": (1, "", "did not get as far as the disk"),
+    "swapped": (1, "initramfs", "its initramfs refused to boot: the image is not the one that was asked for"),
     "no-init": (1, "root", "its init did not start"),
+    "no-shop": (1, "up", "the required check shop.service failed"),
     "unhealthy": (1, "up", "the required check 50-shop.sh failed"),
     "hangs": (1, "init", "endless.service was still waited for"),
     "hung-init": (1, "root", "its init did not start"),
@@ -134,6 +147,7 @@ def _cut_in_the_first_panic(file: Path, log: Path) -> None:
 
 def _until_it_rests(computer: Computer, digest: str) -> None:
     """Wait until DIGEST runs and its boot is over; a bad version may have answered on the way there."""
+    computer.hang_up()
     deadline = time.monotonic() + 1500
     running = ""
     while f"composefs={digest}" not in running:
@@ -141,6 +155,7 @@ def _until_it_rests(computer: Computer, digest: str) -> None:
         time.sleep(1)  # between two questions to a machine that is down
         with suppress(subprocess.TimeoutExpired):
             running = computer.ask("cat /proc/cmdline", within=60).text
+    computer.dial()
     computer.ask("systemctl is-system-running --wait")
 
 
@@ -151,7 +166,7 @@ def _by_name(failures: str) -> dict[str, dict[str, Any]]:
 def test_a_good_version_runs_in_the_end_and_is_kept(ended: Ended) -> None:
     assert ended.answers["root"].startswith(f"composefs:{ended.digests['good']} / overlay ro,")
     assert ended.answers["version"] == "two"
-    assert f"keelboot-000093-{ended.digests['good']}.conf" in ended.entries
+    assert f"keelboot-0000{100 - len(BAD)}-{ended.digests['good']}.conf" in ended.entries
     assert f'{ended.digests["good"]}/origin.json:  "state": "good"' in ended.answers["records"]
 
 
@@ -199,7 +214,13 @@ def test_health_is_told_when_asked(ended: Ended) -> None:
     report = json.loads(ended.answers["health json"])
     assert report["passed"] is True
     results = {check["name"]: (check["required"], check["passed"]) for check in report["checks"]}
-    assert results == {"systemd": (True, True), "10-web.sh": (True, True), "20-moon.sh": (False, False)}
+    assert results == {
+        "systemd": (True, True),
+        "nginx.service": (True, True),
+        "10-web.sh": (True, True),
+        "30-green.sh": (True, True),
+        "20-moon.sh": (False, False),
+    }
     assert "it is cloudy" in ended.answers["health"]
     assert "status 19" in ended.answers["made ill"]
     assert "ouch" in ended.answers["made ill"]

@@ -38,6 +38,7 @@ class Variant:
     damaged: str = ""  # a file of which one bit is flipped on the disk
     arguments: tuple[str, ...] = ()
     initrd: str = ""  # on the ESP, where it is not the one of the image
+    swapped: bool = False  # the store has the good version's composefs image under this one's digest
     tries: int = 1
 
 
@@ -82,12 +83,13 @@ class Disk:
         entry = entry_of(record, generation, arguments=variant.arguments, tries=Tries(left=variant.tries))
         if variant.initrd:
             entry = replace(entry, initrd=variant.initrd)
+        named = self.digest if variant.swapped else digest
         with tempfile.TemporaryDirectory() as directory:
             origin, text = Path(directory, "origin.json"), Path(directory, "entry")
             origin.write_bytes(record.encode())
             text.write_text(entry.text())
             self._store.debugfs(
-                f"symlink /composefs/images/{digest.hex} ../objects/{digest.path}",
+                f"symlink /composefs/images/{digest.hex} ../objects/{named.path}",
                 f"mkdir /state/deploy/{digest.hex}",
                 f"write {origin} /state/deploy/{digest.hex}/origin.json",
                 write=True,
