@@ -4,22 +4,17 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from docker_registry import HTPASSWD, registry
 from simulated.authority import Authority
 from small_images import BASE, CHANGE, OTHER, snapshot, write_layout
-
-# me, pass:word; htpasswd -nbBC 4
-HTPASSWD = "me:$2y$04$sej23PuAbfyMa7aH71WJ6uewKseRktNv/KAOVr7P/7IcHtuCT8Fa6\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,32 +22,6 @@ def _tools() -> None:
     for tool in ("docker-registry", "skopeo", "openssl"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-
-
-@contextmanager
-def registry(directory: Path, **more: object) -> Iterator[str]:
-    """A registry that keeps its images in DIRECTORY; its address. MORE goes into its configuration."""
-    config = {
-        "version": 0.1,
-        "log": {"level": "info", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(directory / "images")}},
-        "http": {"addr": "127.0.0.1:0"},
-        **more,
-    }
-    directory.mkdir(exist_ok=True)
-    file = directory / "config.yml"
-    file.write_text(json.dumps(config))  # JSON is YAML
-    log = directory / "log"
-    with log.open("wb") as output, subprocess.Popen(["docker-registry", "serve", file], stderr=output) as process:
-        try:
-            deadline = time.monotonic() + 30
-            while not (found := re.search(r"listening on ([0-9.]+:[0-9]+)", log.read_text())):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.02)
-            yield found[1]
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")
