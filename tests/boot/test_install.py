@@ -323,7 +323,7 @@ def test_the_old_system_stays_reachable(beside: dict[str, Answers]) -> None:
 def test_the_old_system_can_be_removed(beside: dict[str, Answers], room: Room) -> None:
     assert beside["back"]["root"].text.startswith("composefs:")
     assert beside["back"]["remove"].status == 0, str(beside["back"]["remove"])
-    assert beside["back"]["left"].text.split() == ["composefs", "lost+found", "state"]
+    assert beside["back"]["left"].text.split() == ["composefs", "lost+found", "ostree", "state"]
     healthy(beside["alone"], room.digest)
     assert beside["alone"]["old files"].status != 0
 
