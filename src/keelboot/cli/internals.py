@@ -77,6 +77,7 @@ def health() -> int:
     if report.passed:
         return 0
     _note(booted, Stage.UNHEALTHY, report.reason)
+    _afterwards(passed=False)
     _say(f"<3>not healthy: {report.reason.splitlines()[0]}")
     return Unhealthy.exit_code
 
@@ -89,12 +90,14 @@ def bless() -> int:
     if not bless.due(MACHINE, booted):
         with namespace.noting() as sysroot:
             bless.good(sysroot, booted)
+        _afterwards(passed=True)
         return 0
     with namespace.changing() as sysroot:
         bless.bless(sysroot, booted)
         facts.publish(sysroot)
     # In a service of its own: the boot is over, and need not look as if it were not.
     command.run(["systemctl", "start", "--no-block", "keelboot-collect.service"], purpose="remove what is not needed")
+    _afterwards(passed=True)
     return 0
 
 
@@ -149,6 +152,15 @@ def _note(booted: ObjectId, stage: Stage, text: str = "") -> None:
 def _told(failure: Failure) -> int:
     _say(f"<3>{failure}")  # sd-daemon(3): an error
     return failure.exit_code
+
+
+def _afterwards(*, passed: bool) -> None:
+    """Run greenboot's programs for after the checks, and tell what came of each."""
+    from keelboot.cli.health import line
+    from keelboot.host import health
+
+    for one in health.afterwards(passed=passed):
+        _say(line(one))
 
 
 def _say(text: str) -> None:

@@ -3,6 +3,7 @@
     /usr/lib/keelboot/health.d, /etc/keelboot/health.d                  executables: required, as are those in
         required.d/, wanted.d/                                          required.d; wanted.d is only reported
     /usr/lib/greenboot/check, /etc/greenboot/check                      the same two directories, as greenboot has them
+    /usr/lib/greenboot/{green.d,red.d}, /etc/greenboot/{green.d,red.d}  no checks: what to run when it is healthy or not
     /usr/lib/keelboot/health.toml, /etc/keelboot/health.toml            required-services, timeout-seconds
 
 A file in /etc takes the place of the one in /usr that has the same name in the same directory; a link to /dev/null is
@@ -22,6 +23,11 @@ PLACES: Final = (
     ("etc/keelboot/health.d", "etc/greenboot/check"),
 )
 BELOW: Final = ({"": True, "required.d": True, "wanted.d": False}, {"required.d": True, "wanted.d": False})
+# greenboot's programs that run after the checks, by whether these passed; what comes of them decides nothing.
+AFTERWARDS: Final = {
+    True: {"usr/lib/greenboot/green.d": False, "etc/greenboot/green.d": False},
+    False: {"usr/lib/greenboot/red.d": False, "etc/greenboot/red.d": False},
+}
 SETTINGS: Final = ("usr/lib/keelboot/health.toml", "etc/keelboot/health.toml")
 TIMEOUT: Final = 60.0  # seconds
 _LONGEST = 24 * 3600
@@ -70,9 +76,8 @@ def directories() -> Mapping[str, bool]:
     }
 
 
-def scripts(found: Iterable[Found]) -> Sequence[Script]:
-    """The programs to run, in the order of their names."""
-    required = directories()
+def scripts(found: Iterable[Found], required: Mapping[str, bool]) -> Sequence[Script]:
+    """The programs to run, in the order of their names; REQUIRED are the directories that they were FOUND in."""
     chosen: dict[tuple[str, str], Found] = {}
     for one in sorted(found, key=lambda one: one.directory.startswith("etc/")):
         chosen[one.directory.removeprefix("usr/lib/").removeprefix("etc/"), one.name] = one

@@ -5,7 +5,7 @@ import selectors
 import signal
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +106,19 @@ def failed_units() -> Sequence[str]:
     return []
 
 
-def find(root: Path) -> Iterator[Found]:
-    """The files in the directories of checks below ROOT."""
-    for directory in checks.directories():
+def afterwards(root: Path = Path("/"), *, passed: bool) -> Iterator[Check]:
+    """Run what is to run once the checks of the machine at ROOT have PASSED, or have not; this raises nothing."""
+    try:
+        within = _settings(root).timeout
+    except InvalidSettings:
+        within = checks.TIMEOUT
+    directories = checks.AFTERWARDS[passed]
+    yield from _scripts(root, directories, within)
+
+
+def find(root: Path, directories: Iterable[str]) -> Iterator[Found]:
+    """The files in the DIRECTORIES below ROOT."""
+    for directory in directories:
         with suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(root / directory):
                 if entry.is_symlink() and os.readlink(entry.path) == "/dev/null":  # noqa: PTH115 - os.scandir's entry
@@ -130,9 +140,13 @@ def _all(root: Path, *, system: bool) -> Iterator[Check]:
     if system:
         yield _system(wanted.timeout, began)
         yield from (_service(name, wanted.timeout) for name in wanted.services)
-    for script in checks.scripts(find(root)):
+    yield from _scripts(root, checks.directories(), wanted.timeout)
+
+
+def _scripts(root: Path, directories: Mapping[str, bool], within: float) -> Iterator[Check]:
+    for script in checks.scripts(find(root, directories), directories):
         if script.executable:
-            yield _script(root / script.path, script.name, wanted.timeout, required=script.required)
+            yield _script(root / script.path, script.name, within, required=script.required)
         else:
             # A note or a forgotten chmod: no reason to give a version up, and none to be silent.
             yield Check(script.name, required=False, passed=False, output=f"/{script.path} may not be run", seconds=0.0)

@@ -188,7 +188,7 @@ def test_jobs_that_systemd_still_works_on() -> None:
 
 def test_masks_hide_only_their_own_directory() -> None:
     found = [Found(USR, "x"), Found(f"{USR}/wanted.d", "x"), Found(f"{ETC}/wanted.d", "x", masked=True)]
-    assert [one.path for one in checks.scripts(found)] == [f"{USR}/x"]
+    assert [one.path for one in checks.scripts(found, checks.directories())] == [f"{USR}/x"]
 
 
 def test_a_message_reaches_the_journal_whole(tmp_path: Path) -> None:
@@ -200,3 +200,11 @@ def test_a_message_reaches_the_journal_whole(tmp_path: Path) -> None:
     assert b"MESSAGE_ID\n" + (32).to_bytes(8, "little") + b"ab" * 16 + b"\n" in data
     assert b"KEELBOOT_REASON\n" in data
     journal.send("nobody listens", "ab" * 16, priority=4, path=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("passed", "said"), [(True, "green"), (False, "red")])
+def test_greenboots_programs_run_afterwards_and_decide_nothing(passed: bool, said: str, tmp_path: Path) -> None:
+    for colour in ("green", "red"):
+        script(tmp_path, f"etc/greenboot/{colour}.d/10-tell.sh", f"#!/bin/sh\necho {colour}; exit 1\n")
+    (found,) = health.afterwards(tmp_path, passed=passed)
+    assert (found.output, found.required, found.passed) == (said, False, False)
