@@ -43,7 +43,7 @@ def sync_directory(path: Path) -> None:
 
 
 def sync_filesystem(fd: int) -> None:
-    """Make everything durable that was written to the filesystem of FD so far, names included: syncfs(2).
+    """Make everything durable that was written to the filesystem of FD, a directory, so far, names included.
 
     The kernel tells FD of failed writes since it was opened (Linux 5.8), so it has to be open before the first of them.
     Raises OSError; what was written is then lost, and a second call would not say so.
@@ -54,3 +54,6 @@ def sync_filesystem(fd: int) -> None:
     if libc.syncfs(fd):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+    # syncfs(2) hands everything to the disk, but on FAT, which has no super_operations.sync_fs, nothing then tells the
+    # disk to empty its cache; fsync(2) does on every filesystem.
+    os.fsync(fd)
