@@ -3,6 +3,13 @@
 FAT has no journal and cannot replace a file safely. So what is there is never written again: everything is written
 under a name that nobody looks for, synced, read back and compared, and then gets a name that was not there before.
 Before anything is removed, everything is synced. The layout is that of docs/formats/boot-entry.md.
+
+A long name takes several slots of a directory, often in two sectors. fsync(2) of a new file writes the last of them
+alone, and Linux (fs/fat/dir.c) adds no more names to a directory that has used slots behind one that never was. So a
+directory is synced as soon as a name in it is new, which writes all its sectors together.
+
+What a cut leaves does no harm where it is, but what is written next to it could: so a FAT that was not unmounted is
+mended before it is mounted to be written to.
 """
 
 import errno
@@ -16,9 +23,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from keelboot import command
 from keelboot.boot.entries import Entry, Generation
 from keelboot.boot.systemd_boot import KERNELS, boot_digest
-from keelboot.durable import sync_filesystem
+from keelboot.durable import sync_directory, sync_filesystem
 from keelboot.failure import Failure, NotWritable, OutOfSpace
 from keelboot.image.tree import ObjectId
 
@@ -27,6 +35,9 @@ ENTRIES: Final = "loader/entries"
 _DRAFT = ".draft-"
 _NUMBER = re.compile(r"keelboot-([0-9]{6,18})-")
 _BLOCK = 1 << 20
+_MENDER = "fsck.fat"
+_PASSES = 3  # of it: a name that shares clusters is emptied, then removed as it leads nowhere, then its long name is
+_SECTOR = 512
 _OVERHEAD = 3  # clusters: the kernel's directory, the entry, and a longer directory of entries
 
 
@@ -58,6 +69,28 @@ class Listed:
     def verified(self) -> bool:
         """Whether it lets only a root boot that verifies."""
         return not self.entry.options.startswith("composefs=?")
+
+
+def mend(device: Path) -> bool:
+    """Put the FAT on DEVICE in order if it was not unmounted, and whether that was done. It must not be mounted here.
+
+    A draft may name clusters that count as free: whatever is written next gets them too, and loses them when the draft
+    is removed. Linux only warns of such a FAT when it mounts it, and makes it read-only once it meets that. Nothing is
+    done without fsck.fat, or while somebody has it mounted. Raises OSError where DEVICE cannot be read.
+    """
+    if not command.find(_MENDER) or not _left_mounted(device):
+        return False
+    for _ in range(_PASSES):
+        done = command.run([_MENDER, "-a", device], purpose="mend the ESP", accept=range(256))
+        if done.returncode == 0:
+            break
+    return True
+
+
+def remove_salvaged(esp: Path) -> None:
+    """Remove the files that `mend` makes of clusters without a name: what a cut left of a kernel. Raises OSError."""
+    for path in esp.glob("FSCK[0-9][0-9][0-9][0-9].REC"):
+        path.unlink()
 
 
 def entries(esp: Path) -> list[Listed]:
@@ -103,6 +136,7 @@ def add_kernel(esp: Path, digest: str, kernel: Iterable[bytes], initramfs: Itera
         draft = kernels / f"{_DRAFT}{os.urandom(8).hex()}"
         draft.mkdir()
         try:
+            sync_directory(kernels)
             for name, chunks in zip(FILES, (kernel, initramfs), strict=True):
                 _write(draft / name, chunks)
             _sync(esp)
@@ -114,6 +148,7 @@ def add_kernel(esp: Path, digest: str, kernel: Iterable[bytes], initramfs: Itera
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
+        sync_directory(kernels)
         _sync(esp)
     return True
 
@@ -148,6 +183,7 @@ def add_entry(esp: Path, entry: Entry) -> None:
             with suppress(OSError):
                 draft.unlink()
             raise
+        sync_directory(directory)
         _sync(esp)
 
 
@@ -162,6 +198,7 @@ def drop_counter(esp: Path, listed: Listed) -> Listed:
     with explained(esp):
         _sync(esp)
         (esp / ENTRIES / listed.file_name).rename(esp / ENTRIES / blessed.file_name)
+        sync_directory(esp / ENTRIES)
         _sync(esp)
     return replace(listed, file_name=blessed.file_name, entry=blessed)
 
@@ -250,6 +287,23 @@ def _unreliable(purpose: str) -> Failure:
     )
 
 
+def _left_mounted(device: Path) -> bool:
+    """Whether the FAT on DEVICE has the mark of one that is mounted to be written to, and nobody has it mounted."""
+    try:
+        fd = os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)  # of a block device: nobody else uses it, open(2)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        raise
+    try:
+        sector = os.pread(fd, _SECTOR, 0)
+    finally:
+        os.close(fd)
+    # struct fat_boot_sector in linux/msdos_fs.h: FAT32 has no length of a FAT in the field that others have it in.
+    state = 0x41 if sector[0x16:0x18] == b"\0\0" else 0x25
+    return len(sector) == _SECTOR and bool(sector[state] & 1)
+
+
 def _listed(esp: Path, name: str) -> Listed | None:
     try:
         entry = Entry.parse(name, (esp / ENTRIES / name).read_bytes().decode())
@@ -276,6 +330,7 @@ def _complete(esp: Path, kernel: str, sizes: Sequence[int]) -> bool:
 
 def _write(path: Path, chunks: Iterable[bytes]) -> None:
     with path.open("xb") as file:
+        sync_directory(path.parent)
         for chunk in chunks:
             file.write(chunk)
         file.flush()

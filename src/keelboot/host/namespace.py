@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from keelboot.boot import esp
 from keelboot.failure import Failure, NotAHost, NotPermitted
 from keelboot.host import mounting, mounts, records
 from keelboot.host.mounting import BIND, NODEV, NOEXEC, NOSUID, RDONLY, REMOUNT, mount
@@ -183,7 +184,10 @@ def _mount_esp(stack: ExitStack, *, read_only: bool) -> None:
     try:
         _ESP.mkdir(mode=0o700, parents=True, exist_ok=True)
         _ESP.parent.chmod(0o755)
+        mended = not read_only and esp.mend(device.resolve())
         _mount_shared(device.resolve(), read_only=read_only)
+        if mended:
+            esp.remove_salvaged(_ESP)
     except OSError as error:
         raise _unmountable(f"mount the ESP {device}", error) from error
     stack.callback(mounting.unmount, _ESP)

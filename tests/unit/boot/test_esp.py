@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,79 @@ def test_what_the_kernel_refuses_is_told(number: int, failure: type[Failure], tm
     with pytest.raises(failure) as raised, esp.explained(tmp_path):
         raise OSError(number, os.strerror(number))
     assert type(raised.value) is failure
+
+
+@pytest.fixture
+def fat(tmp_path: Path) -> Path:
+    """A FAT with a draft whose first cluster counts as free, and a cluster that nothing names, as a cut leaves them."""
+    if not all(map(shutil.which, ("mkfs.fat", "fsck.fat", "mcopy"))):
+        pytest.skip("needs dosfstools and mtools")
+    image, file = tmp_path / "esp.img", tmp_path / "file"
+    with image.open("wb") as stream:
+        stream.truncate(40 << 20)
+    file.write_text("title x\n")
+    subprocess.run(["mkfs.fat", "-F", "32", "-s", "1", image], check=True, capture_output=True)
+    subprocess.run(["mcopy", "-i", image, file, "::/x.draft"], check=True)
+    with image.open("r+b") as stream:
+        head = stream.read(512)
+        first, copies, size = head[14] | head[15] << 8, head[16], int.from_bytes(head[36:40], "little")
+        for table in range(copies):
+            stream.seek((first + table * size) * 512 + 3 * 4)  # cluster 2 is the root, 3 the draft's, 4 is lost
+            stream.write(bytes(4) + b"\xff\xff\xff\x0f")
+    return image
+
+
+def mark(image: Path, *, mounted: bool) -> None:
+    with image.open("r+b") as stream:
+        stream.seek(0x41)
+        stream.write(bytes([mounted]))
+
+
+def test_a_fat_that_was_not_unmounted_is_mended(fat: Path) -> None:
+    mark(fat, mounted=True)
+    assert esp.mend(fat)
+    assert subprocess.run(["fsck.fat", "-n", fat], check=False, capture_output=True).returncode == 0
+    assert not esp.mend(fat)
+
+
+def test_a_fat_that_was_unmounted_is_left_alone(fat: Path) -> None:
+    mark(fat, mounted=False)
+    before = fat.read_bytes()
+    assert not esp.mend(fat)
+    assert fat.read_bytes() == before
+
+
+def test_what_is_no_fat_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "short").write_bytes(b"\xff" * 99)
+    assert not esp.mend(tmp_path / "short")
+
+
+def test_salvaged_clusters_go(tmp_path: Path) -> None:
+    for name in ("FSCK0000.REC", "FSCK0001.REC", "FSCK.REC", "startup.nsh"):
+        (tmp_path / name).touch()
+    esp.remove_salvaged(tmp_path)
+    assert names(tmp_path) == ["FSCK.REC", "startup.nsh"]
+
+
+def test_a_name_is_synced_before_its_file_and_once_it_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsync(2) of a file on FAT writes but the last sector of its name: Linux would add no more names after a cut."""
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()).removeprefix(f"{tmp_path}").lstrip("/"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    esp.add_kernel(tmp_path, BOOT, [KERNEL], [INITRAMFS])
+    draft = synced[1]
+    assert draft.startswith("EFI/keelboot/.draft-")
+    files = [draft, f"{draft}/vmlinuz", draft, f"{draft}/initrd"]
+    assert synced == ["EFI/keelboot", *files, "", "EFI/keelboot", ""]
+    synced.clear()
+    esp.add_entry(tmp_path, entry(1, "a", Tries(left=3)))
+    assert synced[1].endswith(".draft")
+    assert synced == ["loader/entries", synced[1], "", "loader/entries", ""]
+    synced.clear()
+    esp.drop_counter(tmp_path, esp.entries(tmp_path)[0])
+    assert synced == ["", "loader/entries", ""]
