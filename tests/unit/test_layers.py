@@ -41,8 +41,8 @@ PURE = {
     "build": ". diagnosis flags finish finish.adapter finish.debian",
     "registry": ". authfile challenge configuration name origin outcome patience places referrers",
     "trust": """. artifact attesting base64text bundle certificates collecting containerspolicy decision exact freshness
-        identity judging keyfiles keys policy policyfiles rekor scopes signing simplesigning statement trustpolicy
-        verified""",
+        identity judging keyfiles keyless keys logproof policy policyfiles rekor scopes signing simplesigning statement
+        transparency trustedroot trustpolicy verified""",
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "transfer": ". destination parcel",

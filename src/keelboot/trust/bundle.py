@@ -12,6 +12,7 @@ from keelboot.image.strictjson import parse
 from keelboot.trust.base64text import decode, encode
 from keelboot.trust.exact import Exact
 from keelboot.trust.keys import PublicKey
+from keelboot.trust.logproof import Proof
 from keelboot.trust.simplesigning import go_json
 
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -23,8 +24,8 @@ _VERSIONS = {
 }
 _ENTRIES_MAX = 8
 _CERTIFICATES_MAX = 8
-_ENTRY_NAMES = ("logIndex", "logId", "kindVersion", "canonicalizedBody")
-_ENTRY_MORE = ("integratedTime", "inclusionPromise", "inclusionProof")
+_ENTRY_NAMES = ("logId", "kindVersion", "canonicalizedBody")
+_ENTRY_MORE = ("logIndex", "integratedTime", "inclusionPromise", "inclusionProof")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,15 @@ class LogEntry:
     time: int | None
     body: bytes
     promise: bytes | None  # the signed entry timestamp
-    kind: str
+    proof: Proof | None
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A bundle whose form is right; nothing in it is verified.
 
-    `envelope` is None for a signature over a blob. `certificates` are empty where a plain key signed, first is the
-    signer's.
+    `envelope` is None for a signature over a file, which is `file_signature` then. `certificates` are empty where a
+    plain key signed, first is the signer's.
     """
 
     version: int
@@ -67,6 +68,7 @@ class Bundle:
     hint: str | None
     entries: tuple[LogEntry, ...]
     timestamps: tuple[bytes, ...]
+    file_signature: bytes | None = None
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -84,8 +86,7 @@ def parse_bundle(data: bytes) -> Bundle:
         raise Refused(f"it is {whole.text('mediaType')!a}, not a bundle of version 0.1 to 0.3")
     kind = whole.only(content)
     envelope = _envelope(whole.value(kind)) if kind == "dsseEnvelope" else None
-    if kind == "messageSignature":
-        _message_signature(whole.value(kind))
+    file_signature = _message_signature(whole.value(kind)) if kind == "messageSignature" else None
     path = "verificationMaterial"
     materials = ("publicKey", "certificate", "x509CertificateChain")
     material = Exact(whole.value(path), path, (), (*materials, "tlogEntries", "timestampVerificationData"))
@@ -103,6 +104,7 @@ def parse_bundle(data: bytes) -> Bundle:
         hint,
         tuple(_entry(item, where) for where, item in entries),
         _timestamps(material.value("timestampVerificationData"), material.where("timestampVerificationData")),
+        file_signature,
     )
 
 
@@ -138,13 +140,14 @@ def _envelope(value: object) -> Envelope:
     )
 
 
-def _message_signature(value: object) -> None:
+def _message_signature(value: object) -> bytes:
     members = Exact(value, "messageSignature", ("signature",), ("messageDigest",))
-    decode(members.required_text("signature"), members.where("signature"))
+    signature = decode(members.required_text("signature"), members.where("signature"))
     if members.given("messageDigest"):
         digest = Exact(members.value("messageDigest"), members.where("messageDigest"), ("algorithm", "digest"))
         digest.required_text("algorithm")
         decode(digest.required_text("digest"), digest.where("digest"))
+    return signature
 
 
 def _material(which: str, value: object, path: str) -> tuple[str | None, tuple[bytes, ...]]:
@@ -177,13 +180,15 @@ def _entry(value: object, path: str) -> LogEntry:
     members = Exact(value, path, _ENTRY_NAMES, _ENTRY_MORE)
     log_id = Exact(members.value("logId"), members.where("logId"), ("keyId",))
     kind = Exact(members.value("kindVersion"), members.where("kindVersion"), ("kind", "version"))
+    for name in ("kind", "version"):  # the entry's body says the same, and is signed
+        kind.required_text(name)
     promise = None
     if "inclusionPromise" in members:
         path, name = members.where("inclusionPromise"), "signedEntryTimestamp"
         promise = decode(Exact(members.value("inclusionPromise"), path, (name,)).required_text(name), path)
+    proof = None
     if "inclusionProof" in members:
-        proof = ("logIndex", "rootHash", "treeSize", "hashes", "checkpoint")
-        Exact(members.value("inclusionProof"), members.where("inclusionProof"), (), proof)
+        proof = _proof(members.value("inclusionProof"), members.where("inclusionProof"))
     time = _whole_number(members, "integratedTime") if members.given("integratedTime") else None
     return LogEntry(
         decode(log_id.required_text("keyId"), log_id.where("keyId")),
@@ -191,12 +196,27 @@ def _entry(value: object, path: str) -> LogEntry:
         time,
         decode(members.required_text("canonicalizedBody"), members.where("canonicalizedBody")),
         promise,
-        f"{kind.required_text('kind')} {kind.required_text('version')}",
+        proof,
+    )
+
+
+def _proof(value: object, path: str) -> Proof:
+    members = Exact(value, path, ("rootHash", "treeSize", "checkpoint"), ("logIndex", "hashes"))
+    checkpoint = Exact(members.value("checkpoint"), members.where("checkpoint"), ("envelope",))
+    hashes = members.texts("hashes")
+    return Proof(
+        _whole_number(members, "logIndex"),
+        _whole_number(members, "treeSize"),
+        decode(members.required_text("rootHash"), members.where("rootHash")),
+        tuple(decode(text, members.where("hashes")) for text in hashes),
+        checkpoint.required_text("envelope"),
     )
 
 
 def _whole_number(members: Exact, name: str) -> int:
-    """Protobuf writes 64-bit integers as strings."""
+    """Protobuf writes 64-bit integers as strings, and may leave out a zero."""
+    if not members.given(name):
+        return 0
     text = members.required_text(name)
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or str(int(text)) != text:
         raise Refused(f"{members.where(name)} is not a number")

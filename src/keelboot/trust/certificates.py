@@ -5,7 +5,8 @@ the signature, for a company's own authority now. The signer's certificate must 
 with a signature none is used. Certificates' own transparency (SCT) is not checked here, as in podman; `keyless` does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -52,7 +53,20 @@ class PkiRule:
     hostname: str | None
 
 
-CertificateRule = FulcioRule | PkiRule
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A signer's certificate that leads to a root, and the one that gave it."""
+
+    certificate: x509.Certificate
+    issuer: x509.Certificate
+    emails: tuple[str, ...]
+    hosts: tuple[str, ...]
+    uris: tuple[str, ...]
+
+    @property
+    def key(self) -> PublicKey:
+        """The signer's."""
+        return PublicKey(self.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def parse_authorities(data: bytes) -> list[bytes]:
@@ -61,37 +75,78 @@ def parse_authorities(data: bytes) -> list[bytes]:
     for label, der in pem_blocks(data):
         if label != "CERTIFICATE":
             raise Refused(f"it has a {label.lower()} where a certificate belongs")
-        _load(der)
+        parse_certificate(der)
         found.append(der)
     if len(found) > _CERTIFICATES_MAX:
         raise Refused(f"it has {len(found)} certificates, more than {_CERTIFICATES_MAX}")
     return found
 
 
-def signer(rule: CertificateRule, chain: Sequence[bytes], when: datetime) -> PublicKey:
+def signer(rule: FulcioRule | PkiRule, chain: Sequence[bytes], when: datetime) -> PublicKey:
     """The key that the first certificate of CHAIN gives to whom RULE means, valid WHEN it signed.
 
     The others of CHAIN may stand between it and a root. Raises Refused.
     """
+    leaf = follow(chain, rule.roots, rule.between if isinstance(rule, PkiRule) else (), when)
+    _check_names(rule, leaf)
+    with _readable():
+        return leaf.key
+
+
+def follow(chain: Sequence[bytes], roots: Sequence[bytes], between: Sequence[bytes], when: datetime) -> Leaf:
+    """The first certificate of CHAIN, if it is for signing code and leads to one of ROOTS, all of it valid WHEN.
+
+    Raises Refused.
+    """
     if not chain or len(chain) > _CERTIFICATES_MAX:
         raise Refused(f"it comes with {len(chain)} certificates")
-    leaf, *others = (_load(der) for der in chain)
-    between = others + [_load(der) for der in (rule.between if isinstance(rule, PkiRule) else ())]
-    try:
+    leaf, *others = (parse_certificate(der) for der in chain)
+    with _readable():
         _check_leaf(leaf)
-        if not _reaches(leaf, between, [_load(der) for der in rule.roots], when, 0):
+        others += [parse_certificate(der) for der in between]
+        issuer = _issuer(leaf, others, [parse_certificate(der) for der in roots], when, 0)
+        if issuer is None:
             raise Refused(f"its certificate leads to no root of the policy that was valid {when:%Y-%m-%d %H:%M:%S} UTC")
-        _check_names(rule, leaf)
-        der = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm) as error:  # of extensions that cannot be read
-        raise Refused("a certificate cannot be read") from error
-    return PublicKey(der)
+        names = _extension(leaf, x509.SubjectAlternativeName)
+        return Leaf(
+            leaf,
+            issuer,
+            tuple(names.get_values_for_type(x509.RFC822Name)) if names else (),
+            tuple(names.get_values_for_type(x509.DNSName)) if names else (),
+            tuple(names.get_values_for_type(x509.UniformResourceIdentifier)) if names else (),
+        )
 
 
-def _load(der: bytes) -> x509.Certificate:
-    try:
+def vouched_by(leaf: Leaf) -> str:
+    """Who vouched for the signer, as Fulcio noted (fulcio, docs/oid-info.md, .1 and .8). Raises Refused."""
+    found = set()
+    with _readable():
+        for extension in leaf.certificate.extensions:
+            if not isinstance(extension.value, x509.UnrecognizedExtension):
+                continue
+            raw = extension.value.value
+            if extension.oid == _ISSUER_V1:
+                found.add(raw)
+            elif extension.oid == _ISSUER_V2:
+                if len(raw) < 2 or raw[0] != 0x0C or raw[1] > 0x7F or raw[1] != len(raw) - 2:
+                    raise Refused("its certificate's issuer extension cannot be read")
+                found.add(raw[2:])
+    if len(found) != 1:
+        raise Refused("its certificate does not say, or not with one voice, who vouched for the signer")
+    return found.pop().decode("utf-8", "replace")
+
+
+def parse_certificate(der: bytes) -> x509.Certificate:
+    """The certificate DER. Raises Refused."""
+    with _readable():
         return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm) as error:
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType) as error:
         raise Refused("a certificate cannot be read") from error
 
 
@@ -107,16 +162,20 @@ def _check_leaf(leaf: x509.Certificate) -> None:
         raise Refused("its certificate is that of an authority")
 
 
-def _reaches(
+def _issuer(
     one: x509.Certificate, between: list[x509.Certificate], roots: list[x509.Certificate], when: datetime, depth: int
-) -> bool:
-    """Whether ONE, which is DEPTH authorities above the signer, leads to one of ROOTS."""
+) -> x509.Certificate | None:
+    """Who gave ONE, which is DEPTH authorities above the signer, on a way to one of ROOTS."""
     if depth > _DEPTH_MAX or not _valid(one, when) or _surprises(one):
-        return False
-    if any(_issued(one, root, depth) and _valid(root, when) for root in roots):
-        return True
+        return None
+    for root in roots:
+        if _issued(one, root, depth) and _valid(root, when):
+            return root
     rest = [other for other in between if other != one]
-    return any(_issued(one, other, depth) and _reaches(other, rest, roots, when, depth + 1) for other in rest)
+    for other in rest:
+        if _issued(one, other, depth) and _issuer(other, rest, roots, when, depth + 1) is not None:
+            return other
+    return None
 
 
 def _valid(one: x509.Certificate, when: datetime) -> bool:
@@ -163,37 +222,16 @@ def _issued(one: x509.Certificate, authority: x509.Certificate, depth: int) -> b
     return True
 
 
-def _check_names(rule: CertificateRule, leaf: x509.Certificate) -> None:
-    names = _extension(leaf, x509.SubjectAlternativeName)
-    emails = names.get_values_for_type(x509.RFC822Name) if names else []
-    hosts = names.get_values_for_type(x509.DNSName) if names else []
+def _check_names(rule: FulcioRule | PkiRule, leaf: Leaf) -> None:
     if isinstance(rule, FulcioRule):
-        issuer = _fulcio_issuer(leaf)
+        issuer = vouched_by(leaf)
         if issuer != rule.issuer:
             raise Refused(f"its certificate was issued after {issuer[:200]!a} said who signs, not {rule.issuer!a}")
-    if rule.email is not None and rule.email not in emails:
-        raise Refused(f"its certificate is for {_list(emails)}, not for {rule.email!a}")
+    if rule.email is not None and rule.email not in leaf.emails:
+        raise Refused(f"its certificate is for {_list(leaf.emails)}, not for {rule.email!a}")
     hostname = rule.hostname if isinstance(rule, PkiRule) else None
-    if hostname is not None and hostname.lower() not in {host.lower() for host in hosts}:
-        raise Refused(f"its certificate is for {_list(hosts)}, not for {hostname!a}")
-
-
-def _fulcio_issuer(leaf: x509.Certificate) -> str:
-    """Who vouched for the signer, as Fulcio noted (fulcio, docs/oid-info.md, .1 and .8)."""
-    found = set()
-    for extension in leaf.extensions:
-        if not isinstance(extension.value, x509.UnrecognizedExtension):
-            continue
-        raw = extension.value.value
-        if extension.oid == _ISSUER_V1:
-            found.add(raw)
-        elif extension.oid == _ISSUER_V2:
-            if len(raw) < 2 or raw[0] != 0x0C or raw[1] > 0x7F or raw[1] != len(raw) - 2:
-                raise Refused("its certificate's issuer extension cannot be read")
-            found.add(raw[2:])
-    if len(found) != 1:
-        raise Refused("its certificate does not say, or not with one voice, who vouched for the signer")
-    return found.pop().decode("utf-8", "replace")
+    if hostname is not None and hostname.lower() not in {host.lower() for host in leaf.hosts}:
+        raise Refused(f"its certificate is for {_list(leaf.hosts)}, not for {hostname!a}")
 
 
 def _list(names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from keelboot.failure import Failure
 from keelboot.image.refusal import Refused
 from keelboot.image.strictjson import parse
 from keelboot.trust.base64text import decode
-from keelboot.trust.certificates import CertificateRule, FulcioRule, PkiRule, parse_authorities
+from keelboot.trust.certificates import FulcioRule, PkiRule, parse_authorities
 from keelboot.trust.exact import Exact
 from keelboot.trust.identity import Identity, MatchRepoDigestOrExact, parse_identity
 from keelboot.trust.keys import PublicKey
@@ -128,7 +128,7 @@ def _sigstore_signed(value: object, path: str, files: PolicyFiles) -> Requiremen
     if signer in _KEYS:
         keys = tuple(TrustedKey(key) for key in _keys(members, signer, files))
         return Signed(keys, identity, log_keys=log_keys)
-    rule: CertificateRule
+    rule: FulcioRule | PkiRule
     if signer == "fulcio":
         rule = _fulcio(members.value("fulcio"), members.where("fulcio"), files)
     else:

@@ -13,9 +13,10 @@ from keelboot.trust.certificates import FulcioRule, PkiRule, signer
 from keelboot.trust.collecting import Bundled, Collected, Simple
 from keelboot.trust.freshness import EXPIRES, STREAM, TIMESTAMP, VERSION, is_older, seconds, stale
 from keelboot.trust.identity import Asked, parse_named
+from keelboot.trust.keyless import KeylessRule, bundle_time, keyless_signer
 from keelboot.trust.keys import PublicKey, pem_blocks
-from keelboot.trust.policy import Signed, TrustedKey
-from keelboot.trust.rekor import Entered, Promise, check_promise, parse_promise
+from keelboot.trust.policy import CertificateRule, Signed, TrustedKey
+from keelboot.trust.rekor import Entered, Promise, check_promise, parse_promise, promised_time
 from keelboot.trust.simplesigning import MEDIA_TYPE, Claim, go_json, parse_payload
 from keelboot.trust.statement import PAYLOAD_TYPE, Attestation, parse_attestation, parse_signature
 from keelboot.trust.verified import Counted
@@ -55,7 +56,7 @@ class Judge:
         if text is None:
             raise Refused("it has no signature")
         signature = decode(text, "its signature")
-        promise = parse_promise(one.annotations[LOG]) if self._requirement.log_keys and LOG in one.annotations else None
+        promise = parse_promise(one.annotations[LOG]) if self._logged and LOG in one.annotations else None
         chain = _chain(one.annotations) if self._requirement.certificate else ()
         trusted, logged = self._signer(Entered(one.payload, signature, b""), chain, promise)
         return self._counted(one.where, parse_payload(one.payload), trusted, logged, _as_dir_signature(one))
@@ -75,9 +76,18 @@ class Judge:
         if bool(bundle.certificates) != bool(self._requirement.certificate):
             other = "a certificate" if bundle.certificates else "a plain key"
             raise Refused(f"it is by {other}, which is not what the policy wants")
-        promise = _promised(bundle) if self._requirement.log_keys else None
         entered = Entered(envelope.signed, envelope.signature, b"", envelope.payload)
+        rule = self._requirement.certificate
+        if isinstance(rule, KeylessRule):
+            logged = bundle_time(rule, one.data, bundle)
+            return envelope, self._certified(rule, entered, bundle.certificates, logged), logged
+        promise = _promised(bundle) if self._logged else None
         return envelope, *self._signer(entered, bundle.certificates, promise)
+
+    @property
+    def _logged(self) -> bool:
+        """Whether entries of logs are looked at."""
+        return bool(self._requirement.log_keys) or isinstance(self._requirement.certificate, KeylessRule)
 
     def _signer(
         self, entered: Entered, chain: tuple[bytes, ...], promise: Promise | None
@@ -88,27 +98,42 @@ class Judge:
         if rule is not None:
             if not chain:
                 raise Refused("it has no certificate")
-            if isinstance(rule, FulcioRule):
-                logged = self._logged(entered, chain[0], promise)
-            trusted = TrustedKey(signer(rule, chain, logged or self._now))
-            if not trusted.key.verifies(entered.signature, entered.signed):
-                raise Refused("it is not by the key of its certificate")
-            return trusted, logged
+            if not isinstance(rule, PkiRule):
+                logged = self._entered(entered, chain[0], promise)
+            return self._certified(rule, entered, chain, logged or self._now), logged
         found = [one for one in self._requirement.keys if one.key.verifies(entered.signature, entered.signed)]
         if not found:
             raise Refused("it is by none of the policy's keys")
-        trusted = found[0]
-        if not trusted.fits(self._image):
-            raise Refused(f"the key {trusted.key.fingerprint} signs for other repositories")
+        trusted = self._fitting(found[0])
         if self._requirement.log_keys:
-            logged = self._logged(entered, trusted.key.der, promise)
+            logged = self._entered(entered, trusted.key.der, promise)
         return trusted, logged
 
-    def _logged(self, entered: Entered, by: bytes, promise: Promise | None) -> datetime:
+    def _certified(
+        self, rule: CertificateRule, entered: Entered, chain: tuple[bytes, ...], when: datetime
+    ) -> TrustedKey:
+        """The key of the certificate, valid WHEN, that made the signature."""
+        if isinstance(rule, KeylessRule):
+            trusted = self._fitting(TrustedKey(keyless_signer(rule, chain, when), rule.repositories))
+        else:
+            trusted = TrustedKey(signer(rule, chain, when))
+        if not trusted.key.verifies(entered.signature, entered.signed):
+            raise Refused("it is not by the key of its certificate")
+        return trusted
+
+    def _fitting(self, trusted: TrustedKey) -> TrustedKey:
+        if not trusted.fits(self._image):
+            raise Refused(f"the key {trusted.key.fingerprint} signs for other repositories")
+        return trusted
+
+    def _entered(self, entered: Entered, by: bytes, promise: Promise | None) -> datetime:
         if promise is None:
             raise Refused("it has no entry of a log, which the policy wants")
         complete = Entered(entered.signed, entered.signature, by, entered.payload)
-        return check_promise(promise, complete, self._requirement.log_keys)
+        rule, log_keys = self._requirement.certificate, self._requirement.log_keys
+        if isinstance(rule, KeylessRule):
+            log_keys = rule.root.log_keys(promised_time(promise))
+        return check_promise(promise, complete, log_keys)
 
     def _counted(
         self, where: str, claim: Claim, trusted: TrustedKey, logged: datetime | None, evidence: bytes
@@ -157,6 +182,8 @@ def _who(requirement: Signed, key: PublicKey) -> str:
     match requirement.certificate:
         case FulcioRule(_, issuer, email):
             return f"{email} ({issuer})"
+        case KeylessRule() as rule:
+            return f"{rule.identity} ({rule.issuer})"
         case PkiRule() as rule:
             return rule.email or rule.hostname or ""
         case _:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 
-from keelboot.trust.certificates import CertificateRule
+from keelboot.trust.certificates import FulcioRule, PkiRule
 from keelboot.trust.identity import Asked, Identity, MatchRepository
+from keelboot.trust.keyless import KeylessRule
 from keelboot.trust.keys import PublicKey
 from keelboot.trust.scopes import scopes
 
@@ -54,6 +55,9 @@ class Claims:
     stream: str | None = None
     minimum_version: str | None = None
     max_age: timedelta | None = None
+
+
+CertificateRule = FulcioRule | PkiRule | KeylessRule
 
 
 @dataclass(frozen=True, slots=True)

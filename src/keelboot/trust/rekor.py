@@ -78,6 +78,11 @@ def check_promise(promise: Promise, entered: Entered, log_keys: Iterable[PublicK
     if not known[0].verifies(promise.signature, signed):
         raise Refused("its log entry is not signed by the log")
     _check_body(promise.body, entered)
+    return promised_time(promise)
+
+
+def promised_time(promise: Promise) -> datetime:
+    """When the log of PROMISE says that it entered the signature. Raises Refused."""
     if promise.time > _TIME_MAX:
         raise Refused("its log entry is of no time")
     return datetime.fromtimestamp(promise.time, UTC)
@@ -93,6 +98,9 @@ def _check_body(body: bytes, entered: Entered) -> None:
         expected = sha256(entered.signed).hexdigest()
     elif kind == f"dsse {_VERSION}" and entered.payload is not None:
         signature, by, digest = _dsse(spec)
+        expected = sha256(entered.payload).hexdigest()
+    elif kind == "intoto 0.0.2" and entered.payload is not None:
+        signature, by, digest = _intoto(spec)
         expected = sha256(entered.payload).hexdigest()
     else:
         raise Refused(f"its log entry is a {kind[:100]!a}, which is not supported here")
@@ -129,6 +137,24 @@ def _dsse(value: object) -> tuple[bytes, bytes, str]:
         decode(signature.required_text("signature"), where),
         decode(signature.required_text("verifier"), where),
         _sha256(spec.value("payloadHash"), spec.where("payloadHash")),
+    )
+
+
+def _intoto(value: object) -> tuple[bytes, bytes, str]:
+    """The same of an older kind; its signature is in base64 twice."""
+    spec = Exact(value, "the log entry's spec", ("content",))
+    content = Exact(spec.value("content"), spec.where("content"), ("envelope", "hash", "payloadHash"))
+    envelope = Exact(content.value("envelope"), content.where("envelope"), ("payloadType", "signatures"), ("payload",))
+    signatures = envelope.items("signatures")
+    if len(signatures) != 1:
+        raise Refused(f"its log entry has {len(signatures)} signatures")
+    where, item = signatures[0]
+    signature = Exact(item, where, ("sig", "publicKey"), ("keyid",))
+    once = decode(signature.required_text("sig"), where)
+    return (
+        decode(once.decode("ascii", "replace"), where),
+        decode(signature.required_text("publicKey"), where),
+        _sha256(content.value("payloadHash"), content.where("payloadHash")),
     )
 
 

@@ -12,6 +12,7 @@ from keelboot.image.strictjson import parse
 from keelboot.trust.exact import Exact
 from keelboot.trust.freshness import version_numbers
 from keelboot.trust.identity import MatchRepository, parse_identity, parse_named
+from keelboot.trust.keyless import KeylessRule
 from keelboot.trust.policy import (
     AcceptAnything,
     Claims,
@@ -25,12 +26,14 @@ from keelboot.trust.policy import (
 )
 from keelboot.trust.policyfiles import PolicyFiles, Read, one_key
 from keelboot.trust.scopes import check_scope
+from keelboot.trust.trustedroot import parse_trusted_root
 
 _KEY_NAME = re.compile("[a-z0-9][a-z0-9_.-]{0,63}")
 _AGE = re.compile("([1-9][0-9]{0,3})([hd])")
 _STREAM = re.compile(r"[!-~]{1,200}")
 _IMAGE = (
-    "keys", "unsigned", "threshold", "logKeys", "signedIdentity", "stream", "minimumVersion", "maxAge", "maxJump",
+    "keys", "keyless", "unsigned", "threshold", "logKeys", "signedIdentity", "stream", "minimumVersion", "maxAge",
+    "maxJump",
 )  # fmt: skip
 _ELSEWHERE = "containers-policy"
 
@@ -62,7 +65,7 @@ def parse_trust_policy(data: bytes, source: str, read: Read) -> Policy:
         if not scope:
             raise Refused(f"{path}: name a host, a namespace, a repository or an image")
         check_scope("docker", scope, path)
-        rules["docker", scope] = _image(value, path, keys, f"{source}: {path}")
+        rules["docker", scope] = _image(value, path, keys, files, source)
     otherwise = whole.text("otherwise") if whole.given("otherwise") else "reject"
     if otherwise not in ("reject", _ELSEWHERE):
         raise Refused(f"otherwise is {otherwise!a}; it may be 'reject' or {_ELSEWHERE!a}")
@@ -110,24 +113,44 @@ def _repositories(members: Exact) -> tuple[str, ...]:
     return texts
 
 
-def _image(value: object, path: str, keys: dict[str, TrustedKey], where: str) -> Ruling:
-    members = Exact(value, path, (), _IMAGE)
-    if members.only(("keys", "unsigned")) == "unsigned":
+def _image(value: object, path: str, keys: dict[str, TrustedKey], files: PolicyFiles, source: str) -> Ruling:
+    members, where = Exact(value, path, (), _IMAGE), f"{source}: {path}"
+    kind = members.only(("keys", "keyless", "unsigned"))
+    if kind == "unsigned":
         Exact(value, path, ("unsigned",))
         if members.value("unsigned") is not True:
             raise Refused(f"{members.where('unsigned')} is not true; leave it out")
         return Ruling(where, (AcceptAnything(),))
+    jump = members.integer("maxJump") if members.given("maxJump") else None
+    given = members.given("signedIdentity")
+    identity_path = members.where("signedIdentity")
+    identity = parse_identity(members.value("signedIdentity"), identity_path) if given else MatchRepository()
+    requirement: Requirement
+    if kind == "keyless":
+        for name in ("threshold", "logKeys"):
+            if members.given(name):
+                raise Refused(f"{members.where(name)} goes with keys, not with keyless")
+        rule = _keyless(members.value("keyless"), members.where("keyless"), files)
+        requirement = Signed((), identity, certificate=rule, claims=_claims(members))
+        return Ruling(where, (requirement,), jump)
     named = _known(members, "keys", keys)
     threshold = members.integer("threshold") if members.given("threshold") else 1
     if not 1 <= threshold <= len(named):
         raise Refused(f"{members.where('threshold')} is {threshold}, and there are {len(named)} keys")
     logs = tuple(one.key for one in _known(members, "logKeys", keys)) if members.given("logKeys") else ()
-    given = members.given("signedIdentity")
-    identity_path = members.where("signedIdentity")
-    identity = parse_identity(members.value("signedIdentity"), identity_path) if given else MatchRepository()
-    requirement: Requirement = Signed(named, identity, threshold, logs, claims=_claims(members))
-    jump = members.integer("maxJump") if members.given("maxJump") else None
+    requirement = Signed(named, identity, threshold, logs, claims=_claims(members))
     return Ruling(where, (requirement,), jump)
+
+
+def _keyless(value: object, path: str, files: PolicyFiles) -> KeylessRule:
+    members = Exact(value, path, ("trustedRoot", "issuer", "identity"), ("repositories",))
+    where = members.where("trustedRoot")
+    try:
+        root = parse_trusted_root(files.get(members.required_text("trustedRoot"), where))
+    except Refused as error:
+        raise Refused(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
+    repositories = _repositories(members) if members.given("repositories") else None
+    return KeylessRule(root, members.required_text("issuer"), members.required_text("identity"), repositories)
 
 
 def _known(members: Exact, name: str, keys: dict[str, TrustedKey]) -> tuple[TrustedKey, ...]:

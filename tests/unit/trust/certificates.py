@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from keelboot.trust.keyfiles import PrivateKey
@@ -38,30 +38,41 @@ class Authority:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(Encoding.PEM)
 
-    def sign(self, subject, key, extensions, *, start=START, days=300, digest=None) -> x509.Certificate:
+    def sign(
+        self, subject, key, extensions, *, start=START, days=300, minutes=0, digest=None, number=None
+    ) -> x509.Certificate:
+        end = start + timedelta(days=days, minutes=minutes)
         builder = x509.CertificateBuilder(
             x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]),
             x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)] if subject else []),
-            key, x509.random_serial_number(), start, start + timedelta(days=days),
+            key, number or x509.random_serial_number(), start, end,
         )  # fmt: skip
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical)
         return builder.sign(self.key, digest or hashes.SHA256())
 
     def issue(
-        self, *, emails=(), hosts=(), purposes=(CODE,), uses=("digital_signature",), more=(), **options
+        self,
+        *,
+        emails=(),
+        hosts=(),
+        uris=(),
+        purposes=(CODE,),
+        uses=("digital_signature",),
+        more=(),
+        key=None,
+        **options,
     ) -> tuple[PrivateKey, bytes]:
-        """A signer's key and certificate."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """A signer's key and certificate; MORE are extensions, the last ones."""
+        key = load_der_private_key(key, None) if key else ec.generate_private_key(ec.SECP256R1())
         names = [*(x509.RFC822Name(one) for one in emails), *(x509.DNSName(one) for one in hosts)]
-        extensions = [
-            (usage(*uses), True),
-            *((x509.UnrecognizedExtension(oid, raw), critical) for oid, raw, critical in more),
-        ]
+        names += [x509.UniformResourceIdentifier(one) for one in uris]
+        extensions = [(usage(*uses), True)]
         if purposes:
             extensions.append((x509.ExtendedKeyUsage(purposes), False))
         if names:
             extensions.append((x509.SubjectAlternativeName(names), True))
+        extensions += [(x509.UnrecognizedExtension(oid, raw), critical) for oid, raw, critical in more]
         certificate = self.sign("", key.public_key(), extensions, **options)
         private = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return PrivateKey(private), certificate.public_bytes(Encoding.DER)

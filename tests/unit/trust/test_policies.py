@@ -11,6 +11,7 @@ from keelboot.image.refusal import Refused
 from keelboot.trust.certificates import FulcioRule, PkiRule
 from keelboot.trust.containerspolicy import parse_policy, read_policy
 from keelboot.trust.identity import Asked, MatchExact, MatchRepoDigestOrExact, MatchRepository, parse_named
+from keelboot.trust.keyless import KeylessRule
 from keelboot.trust.policy import (
     AcceptAnything,
     Both,
@@ -21,8 +22,10 @@ from keelboot.trust.policy import (
     Unsupported,
     key_policy,
 )
+from keelboot.trust.trustedroot import parse_trusted_root
 from keelboot.trust.trustpolicy import parse_trust_policy, read_trust_policy
 from unit.trust.certificates import Authority
+from unit.trust.test_keyless import Sigstore
 
 REJECT, ANYTHING = {"type": "reject"}, {"type": "insecureAcceptAnything"}
 
@@ -49,6 +52,7 @@ def files(keys, authority):
         "/ab.pub": (keys[0].public.pem + keys[1].public.pem).encode(),
         "/ca.pem": authority.pem,
         "/bad.pub": b"x",
+        "/root.json": Sigstore().trusted_root(),
     }
 
 
@@ -257,6 +261,9 @@ OWN = {
 }
 
 
+KEYLESS = {"trustedRoot": "/root.json", "issuer": "https://issuer.example", "identity": "me@example.org"}
+
+
 def changed(path, *put):
     document = json.loads(json.dumps(OWN))
     *above, last = path
@@ -335,12 +342,30 @@ def test_own_policy(own, keys):
         (changed(["images", "x"], {"keys": ["a"], "maxJump": -1}), "maxJump is not"),
         (changed(["images", "x"], {"keys": ["a"], "logKeys": []}), "logKeys is empty"),
         (changed(["images", "x"], {"keys": ["a"], "Threshold": 2}), "Threshold is a misspelt"),
+        (changed(["images", "x"], {"keys": ["a"], "keyless": KEYLESS}), "must have exactly one of"),
+        (changed(["images", "x"], {"keyless": KEYLESS, "threshold": 1}), "threshold goes with keys"),
+        (changed(["images", "x"], {"keyless": KEYLESS, "logKeys": ["a"]}), "logKeys goes with keys"),
+        (changed(["images", "x"], {"keyless": {}}), 'images["x"].keyless.trustedRoot is missing'),
+        (changed(["images", "x"], {"keyless": {**KEYLESS, "issuer": ""}}), "keyless.issuer is missing"),
+        (changed(["images", "x"], {"keyless": {**KEYLESS, "identity": None}}), "keyless.identity is missing"),
+        (changed(["images", "x"], {"keyless": {**KEYLESS, "trustedRoot": "/no"}}), "keyless.trustedRoot: /no: No such"),
+        (changed(["images", "x"], {"keyless": {**KEYLESS, "trustedRoot": "/a.pub"}}), "keyless.trustedRoot: it is not"),
     ],
 )
 def test_own_policy_is_refused(own, document, where):
     with pytest.raises(Refused) as refusal:
         own(document)
     assert where in str(refusal.value)
+
+
+def test_keyless(own, files):
+    bound = {**KEYLESS, "repositories": ["example.org/os/web"]}
+    policy = own(changed(["images", "example.org"], {"keyless": bound, "maxAge": "1d"}))
+    (requirement,) = policy.ruling(image("example.org/x:1")).requirements
+    assert requirement.certificate == KeylessRule(
+        parse_trusted_root(files["/root.json"]), "https://issuer.example", "me@example.org", ("example.org/os/web",)
+    )
+    assert requirement.claims == Claims(max_age=timedelta(days=1))
 
 
 def test_both_policies_hold(own, containers, keys):
