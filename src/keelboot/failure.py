@@ -142,7 +142,7 @@ class NetworkFailed(Failure):
 
 
 class AccessDenied(Failure):
-    """A registry does not let the user read, or the credentials that would be needed may not go where it wants them."""
+    """A registry does not let the user in, or the credentials that would be needed may not go where it wants them."""
 
     exit_code = 25
 
