@@ -33,15 +33,18 @@ _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n(.*?)-----END \1---
 _Key = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PublicKey:
     """One key that may sign; `der` is its SubjectPublicKeyInfo, in the one form that DER allows."""
 
-    der: bytes = field(repr=False)
-    _key: _Key = field(init=False, repr=False, compare=False)
+    der: bytes
+    _key: _Key = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_key", _load(self.der))
+
+    def __repr__(self) -> str:
+        return f"PublicKey({self.kind}, {self.fingerprint})"
 
     @property
     def fingerprint(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from keelboot.failure import Failure
+from keelboot.image.digest import Digest
 from keelboot.image.documents import Descriptor
 from keelboot.registry.referrers import Artifact
 from keelboot.trust import bundle, simplesigning
@@ -70,15 +71,26 @@ def sign_bundle(
     said = {**_checked(annotations), TIMESTAMP: str(int(now.timestamp()))}
     if identity is not None:
         said[IDENTITY] = str(identity)
-    return _as_referrer(write_signature(image.digest, said), SIGNATURE, image, key, now)
+    return _as_referrer(write_signature(_subject(image), said), SIGNATURE, image, key, now)
 
 
 def attest(
     image: Descriptor, identity: Named, predicate_type: str, predicate: object, *, key: PrivateKey, now: datetime
 ) -> ToStore:
-    """An attestation of PREDICATE_TYPE about IMAGE, as cosign 3 makes it."""
-    statement = write_attestation(image.digest, identity.repository, predicate_type, predicate)
+    """An attestation of PREDICATE_TYPE about IMAGE, as cosign 3 makes it. Raises Failure."""
+    statement = write_attestation(_subject(image), identity.repository, predicate_type, predicate)
     return _as_referrer(statement, predicate_type, image, key, now)
+
+
+def _subject(image: Descriptor) -> Digest:
+    """The digest of IMAGE, if bundles can name it."""
+    if image.digest.algorithm != "sha256":
+        raise Failure(
+            f"cannot sign {image.digest}",
+            why="a bundle names an image by its SHA-256 only",
+            fix="Push the image again, so that it is named by a SHA-256, or sign it in the format of cosign 2.",
+        )
+    return image.digest
 
 
 def _as_referrer(payload: bytes, predicate_type: str, image: Descriptor, key: PrivateKey, now: datetime) -> ToStore:
