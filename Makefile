@@ -10,7 +10,7 @@ help:
 	@echo "make test    set this machine up, run the tests, those that boot machines included"
 	@echo "make check   the fast tests and linters: no root, no virtual machine, under 90 seconds"
 	@echo "make machines  every test that boots machines, those too that take many boots"
-	@echo "make crash   kill, refuse and cut off from power every step of the store; needs ../shared, root, minutes"
+	@echo "make crash   kill, refuse and cut off from power every step of store and machine; needs ../shared, root, an hour"
 	@echo "make bench   measure keelboot beside other tools; BENCH=--quick for less, BENCH=--help for more"
 	@echo "make setup   install what is missing: system packages and .venv"
 	@echo "make man     manual pages, in build/man"

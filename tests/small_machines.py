@@ -92,16 +92,21 @@ def boots(sysroot: Sysroot) -> list[str]:
 
 
 def everything(sysroot: Sysroot) -> dict[str, str]:
-    """All files of the machine and what they are, but for locks, generations and times."""
+    """All files of the machine and what they are, but for generations, times, places of images and numbers of notes."""
     found = {}
-    for name, what in {
-        **snapshot(sysroot.root),
-        **{f"esp/{name}": w for name, w in snapshot(sysroot.esp).items()},
-    }.items():
-        if name.startswith("esp/loader/entries/"):
-            found[f"esp/entry {name.split('-')[2]}"] = ""
-        elif name.endswith("origin.json"):
-            found[name] = ""
+    for name, what in snapshot(sysroot.root).items():
+        path = sysroot.root / name
+        if name.endswith("/origin.json"):
+            one = Record.parse(path.read_bytes())
+            told = (one.manifest_digest, one.boot_digest, one.arguments, one.parent, one.state)
+            found[name] = f"{told} pinned={one.pinned} rolled_back={one.rolled_back}"
         else:
-            found[name] = what
+            found[name] = "" if path.parent == sysroot.boots else what
+    found |= {f"esp/{name}": what for name, what in snapshot(sysroot.esp).items() if "loader/entries/" not in name}
+    for path in sysroot.entries.glob("*"):
+        words = [line for line in path.read_text().splitlines() if not line.startswith("version ")]
+        name = path.name.split("-", 2)[-1]
+        while f"esp/entry {name}" in found:
+            name += " again"
+        found[f"esp/entry {name}"] = "\n".join(words)
     return found

@@ -12,14 +12,16 @@ pytestmark = pytest.mark.machine
 STORE, MACHINE = (names for _, names in campaign.SCRIPTS.values())
 
 
-@pytest.mark.parametrize("names", [STORE, pytest.param(MACHINE, marks=pytest.mark.long)], ids=["store", "machine"])
+@pytest.mark.parametrize(
+    ("names", "sample"), [(STORE, 10), pytest.param(MACHINE, 4, marks=pytest.mark.long)], ids=["store", "machine"]
+)
 @pytest.mark.parametrize("kind", ["kill", "fail", "cut-ext4"])
-def test_sample(kind: str, names: tuple[str, ...], tmp_path: Path) -> None:
+def test_sample(kind: str, names: tuple[str, ...], sample: int, tmp_path: Path) -> None:
     if why := campaign.missing([kind]):
         pytest.skip(why)
-    outcomes = list(campaign.campaign(tmp_path, [kind], names, sample=10))
+    outcomes = list(campaign.campaign(tmp_path, [kind], names, sample=sample))
     assert [outcome.name for outcome in outcomes] == list(names)
     for outcome in outcomes:
         assert outcome.failed == 0, outcome.output
-        assert outcome.points >= 8, outcome.output
         assert outcome.unmounted <= 1, outcome.output
+        assert outcome.points + outcome.unmounted == sample, outcome.output
