@@ -87,22 +87,32 @@ def signer(rule: FulcioRule | PkiRule, chain: Sequence[bytes], when: datetime) -
 
     The others of CHAIN may stand between it and a root. Raises Refused.
     """
-    leaf = follow(chain, rule.roots, rule.between if isinstance(rule, PkiRule) else (), when)
+    if isinstance(rule, PkiRule):
+        leaf = follow(chain, rule.roots, rule.between, when, any_purpose=True)
+    else:
+        leaf = follow(chain, rule.roots, (), when)
     _check_names(rule, leaf)
     with _readable():
         return leaf.key
 
 
-def follow(chain: Sequence[bytes], roots: Sequence[bytes], between: Sequence[bytes], when: datetime) -> Leaf:
+def follow(
+    chain: Sequence[bytes],
+    roots: Sequence[bytes],
+    between: Sequence[bytes],
+    when: datetime,
+    *,
+    any_purpose: bool = False,
+) -> Leaf:
     """The first certificate of CHAIN, if it is for signing code and leads to one of ROOTS, all of it valid WHEN.
 
-    Raises Refused.
+    With ANY_PURPOSE it may also leave open what it is for (RFC 5280, 4.2.1.12). Raises Refused.
     """
     if not chain or len(chain) > _CERTIFICATES_MAX:
         raise Refused(f"it comes with {len(chain)} certificates")
     leaf, *others = (parse_certificate(der) for der in chain)
     with _readable():
-        _check_leaf(leaf)
+        _check_leaf(leaf, any_purpose=any_purpose)
         others += [parse_certificate(der) for der in between]
         issuer = _issuer(leaf, others, [parse_certificate(der) for der in roots], when, 0)
         if issuer is None:
@@ -150,13 +160,14 @@ def _readable() -> Iterator[None]:
         raise Refused("a certificate cannot be read") from error
 
 
-def _check_leaf(leaf: x509.Certificate) -> None:
+def _check_leaf(leaf: x509.Certificate, *, any_purpose: bool) -> None:
     usage = _extension(leaf, x509.KeyUsage)
     purposes = _extension(leaf, x509.ExtendedKeyUsage)
     constraints = _extension(leaf, x509.BasicConstraints)
     if usage is None or not usage.digital_signature:
         raise Refused("its certificate is not for signatures")
-    if purposes is None or ExtendedKeyUsageOID.CODE_SIGNING not in purposes:
+    fitting = any_purpose if purposes is None else ExtendedKeyUsageOID.CODE_SIGNING in purposes
+    if not fitting:
         raise Refused("its certificate is not for signing code")
     if constraints is not None and constraints.ca:
         raise Refused("its certificate is that of an authority")

@@ -99,7 +99,6 @@ def test_an_authority_that_may_have_none_below(root):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"purposes": ()}, "not for signing code"),
         ({"purposes": (ExtendedKeyUsageOID.SERVER_AUTH,)}, "not for signing code"),
         ({"uses": ("key_agreement",)}, "not for signatures"),
         ({"more": ((x509.ObjectIdentifier("1.2.3.4"), b"x", True),)}, "leads to no root"),
@@ -113,6 +112,13 @@ def test_leaves_that_are_refused(root, options, why):
     _, leaf = root.issue(**{"emails": [MAIL], "purposes": (CODE,), **options})
     with pytest.raises(Refused, match=why):
         signer(pki(root), [leaf], NOW)
+
+
+def test_a_company_may_leave_open_what_its_certificates_are_for(root):
+    key, leaf = root.issue(emails=[MAIL], purposes=(), more=VOUCHED)
+    assert signer(pki(root), [leaf], NOW) == key.public
+    with pytest.raises(Refused, match="not for signing code"):
+        signer(FulcioRule((root.der,), ISSUER, MAIL), [leaf], NOW)
 
 
 def test_hosts_are_whole(root):
