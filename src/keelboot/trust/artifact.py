@@ -2,6 +2,7 @@
 
     sha256-HEX.sig   cosign 2: an image manifest, one layer for each signature; what the layer is was signed, and the
                      signature is an annotation of its descriptor
+    sha256-HEX.att   the same for attestations; the layers are DSSE envelopes
     referrers        OCI distribution specification 1.1: manifests with a `subject`, one bundle each
 
 Nothing of that is signed: what is read decides only where to look and which bytes to verify.
@@ -24,8 +25,10 @@ SIGNATURE: Final = "dev.cosignproject.cosign/signature"
 CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
 CHAIN: Final = "dev.sigstore.cosign/chain"
 LOG: Final = "dev.sigstore.cosign/bundle"
+ENVELOPE: Final = "application/vnd.dsse.envelope.v1+json"
 PREDICATE_TYPE: Final = "dev.sigstore.bundle.predicateType"
 _SIGNATURES: Final = "application/vnd.dev.cosign.artifact.sig.v1+json"
+_ATTESTATIONS: Final = "application/vnd.dev.cosign.artifact.att.v1+json"
 _EMPTY: Final = "application/vnd.oci.empty.v1+json"
 _CREATED = "org.opencontainers.image.created"
 
@@ -43,6 +46,11 @@ def signature_tag(digest: Digest) -> str:
     return f"{digest.algorithm}-{digest.hex}.sig"
 
 
+def attestation_tag(digest: Digest) -> str:
+    """The tag at which cosign 2 keeps the attestations about DIGEST."""
+    return f"{digest.algorithm}-{digest.hex}.att"
+
+
 def bundles(artifact: Artifact) -> tuple[Descriptor, ...]:
     """The bundles of ARTIFACT, if that is what it is for."""
     return tuple(one for one in artifact.layers if artifact.artifact_type == one.media_type == bundle.MEDIA_TYPE)
@@ -52,6 +60,12 @@ def payloads(artifact: Artifact) -> tuple[Descriptor, ...]:
     """What was signed by simple signing, each with its signature among the annotations."""
     fitting = artifact.artifact_type in (OCI_CONFIG, _SIGNATURES)
     return tuple(one for one in artifact.layers if fitting and one.media_type == simplesigning.MEDIA_TYPE)
+
+
+def envelopes(artifact: Artifact) -> tuple[Descriptor, ...]:
+    """The envelopes of attestations as cosign 2 makes them."""
+    fitting = artifact.artifact_type in (OCI_CONFIG, _ATTESTATIONS)
+    return tuple(one for one in artifact.layers if fitting and one.media_type == ENVELOPE)
 
 
 def signature_manifest(

@@ -6,7 +6,7 @@ from datetime import datetime
 from keelboot.failure import SignatureRefused
 from keelboot.image.digest import Digest
 from keelboot.image.refusal import Refused
-from keelboot.trust.collecting import Collected
+from keelboot.trust.collecting import Bundled, Collected, Enveloped
 from keelboot.trust.identity import Asked
 from keelboot.trust.judging import Judge
 from keelboot.trust.policy import Signed
@@ -14,7 +14,7 @@ from keelboot.trust.policy import Signed
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """An attestation that counts, and by which key; `evidence` is the bundle."""
+    """An attestation that counts, and by which key; `evidence` is the bundle or envelope."""
 
     where: str
     fingerprint: str
@@ -28,12 +28,14 @@ def attested(
 ) -> tuple[Attested, ...]:
     """The attestations of PREDICATE_TYPE about the image DIGEST by `threshold` different keys of REQUIREMENT.
 
+    COLLECTED is what `collect` found with `attestations`.
     Raises SignatureRefused, with a reason for each that does not count.
     """
     judge = Judge(image, digest, now, requirement)
     found: list[Attested] = []
     reasons = list(collected.notes)
-    for one in collected.bundles:
+    candidates: tuple[Bundled | Enveloped, ...] = (*collected.bundles, *collected.envelopes)
+    for one in candidates:
         try:
             key, said = judge.attestation(one)
             if said.predicate_type != predicate_type:

@@ -85,7 +85,7 @@ def parse_bundle(data: bytes) -> Bundle:
     if version is None:
         raise Refused(f"it is {whole.text('mediaType')!a}, not a bundle of version 0.1 to 0.3")
     kind = whole.only(content)
-    envelope = _envelope(whole.value(kind)) if kind == "dsseEnvelope" else None
+    envelope = _envelope(whole.value(kind), kind) if kind == "dsseEnvelope" else None
     file_signature = _message_signature(whole.value(kind)) if kind == "messageSignature" else None
     path = "verificationMaterial"
     materials = ("publicKey", "certificate", "x509CertificateChain")
@@ -108,6 +108,11 @@ def parse_bundle(data: bytes) -> Bundle:
     )
 
 
+def parse_envelope(data: bytes) -> Envelope:
+    """The envelope that DATA, which is no bundle, is: what cosign 2 keeps for an attestation. Raises Refused."""
+    return _envelope(parse(data), "")
+
+
 def write_bundle(envelope: Envelope, key: PublicKey) -> bytes:
     """The bundle of ENVELOPE, which KEY signed, as cosign 3 writes it."""
     hint = encode(bytes.fromhex(key.fingerprint.removeprefix("sha256:")))
@@ -124,12 +129,11 @@ def write_bundle(envelope: Envelope, key: PublicKey) -> bytes:
     )
 
 
-def _envelope(value: object) -> Envelope:
-    path = "dsseEnvelope"
+def _envelope(value: object, path: str) -> Envelope:
     members = Exact(value, path, ("payload", "payloadType", "signatures"))
     signatures = members.items("signatures")
     if len(signatures) != 1:
-        raise Refused(f"{path} has {len(signatures)} signatures; one is what a bundle has")
+        raise Refused(f"{path or 'the envelope'} has {len(signatures)} signatures, and not one")
     where, item = signatures[0]
     signature = Exact(item, where, ("sig",), ("keyid",))
     signature.text("keyid")

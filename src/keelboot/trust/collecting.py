@@ -16,7 +16,15 @@ from keelboot.image.documents import OCI_MANIFEST, Descriptor, verified
 from keelboot.image.refusal import Refused
 from keelboot.registry.referrers import Artifact, parse_artifact
 from keelboot.trust import bundle
-from keelboot.trust.artifact import PREDICATE_TYPE, bundles, described, payloads, signature_tag
+from keelboot.trust.artifact import (
+    PREDICATE_TYPE,
+    attestation_tag,
+    bundles,
+    described,
+    envelopes,
+    payloads,
+    signature_tag,
+)
 from keelboot.trust.statement import SIGNATURE
 
 OBJECTS_MAX: Final = 50
@@ -58,23 +66,40 @@ class Bundled:
 
 
 @dataclass(frozen=True, slots=True)
+class Enveloped:
+    """What may be an attestation of cosign 2: an envelope's bytes, and the annotations beside it."""
+
+    where: str
+    data: bytes = field(repr=False)
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Collected:
     """What was found; `notes` say of the rest why it was passed over, each with where it was."""
 
     simple: tuple[Simple, ...] = ()
     bundles: tuple[Bundled, ...] = ()
     notes: tuple[str, ...] = ()
+    envelopes: tuple[Enveloped, ...] = ()
 
 
-def collect(shelf: Shelf, image: Descriptor, late: Callable[[], bool] = lambda: False) -> Collected:
-    """All that SHELF has for IMAGE, within the limits. LATE tells whether the deadline is over."""
+def collect(
+    shelf: Shelf, image: Descriptor, late: Callable[[], bool] = lambda: False, *, attestations: bool = False
+) -> Collected:
+    """All signatures that SHELF has for IMAGE, within the limits; or, where ATTESTATIONS are wanted, those.
+
+    Of what is in bundles nobody knows yet which it is. LATE tells whether the deadline is over.
+    """
     collector = _Collector(shelf, image, late)
     try:
-        collector.simple_by_tag()
+        collector.by_tag(attestation_tag(image.digest) if attestations else signature_tag(image.digest))
         collector.referrers()
     except _EnoughError as end:
         collector.notes.append(str(end))
-    return Collected(tuple(collector.simple), tuple(collector.bundles), tuple(collector.notes))
+    return Collected(
+        tuple(collector.simple), tuple(collector.bundles), tuple(collector.notes), tuple(collector.envelopes)
+    )
 
 
 class _EnoughError(Exception):
@@ -88,11 +113,11 @@ class _Collector:
         self._fetched: dict[str, bytes] = {}
         self.simple: list[Simple] = []
         self.bundles: list[Bundled] = []
+        self.envelopes: list[Enveloped] = []
         self.notes: list[str] = []
 
-    def simple_by_tag(self) -> None:
-        """What cosign 2 keeps at its tag."""
-        tag = signature_tag(self._image.digest)
+    def by_tag(self, tag: str) -> None:
+        """What cosign 2 keeps at TAG."""
         with _noting(self.notes, tag):
             self._spend()
             data = self._shelf.tagged(tag, OBJECT_MAX)
@@ -119,18 +144,20 @@ class _Collector:
 
     def _take(self, found: Artifact, where: str) -> None:
         """Keep what FOUND holds; all else is passed over."""
-        simple, bundled = payloads(found), bundles(found)
-        if not simple and not bundled:
+        simple, bundled, enveloped = payloads(found), bundles(found), envelopes(found)
+        if not simple and not bundled and not enveloped:
             raise Refused(f"it holds no signature: it is {found.artifact_type[:100]!a}")
         for number, layer in enumerate(found.layers, 1):
             at = f"{where}, layer {number}"
             with _noting(self.notes, at):
-                if len(self.simple) + len(self.bundles) == OBJECTS_MAX:
+                if len(self.simple) + len(self.bundles) + len(self.envelopes) == OBJECTS_MAX:
                     raise _EnoughError(f"{at}: no more than {OBJECTS_MAX} signatures are looked at")
                 if layer in bundled:
                     self.bundles.append(Bundled(at, self._fetch(layer)))
                 elif layer in simple:
                     self.simple.append(Simple(at, self._fetch(layer), layer.annotations))
+                elif layer in enveloped:
+                    self.envelopes.append(Enveloped(at, self._fetch(layer), layer.annotations))
                 else:
                     raise Refused(f"it is {layer.media_type[:100]!a}, not a signature")
 

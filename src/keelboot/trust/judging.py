@@ -8,9 +8,9 @@ from keelboot.image.digest import Digest
 from keelboot.image.refusal import Refused
 from keelboot.trust.artifact import CERTIFICATE, CHAIN, LOG, SIGNATURE
 from keelboot.trust.base64text import decode, encode
-from keelboot.trust.bundle import Bundle, Envelope, parse_bundle
+from keelboot.trust.bundle import Bundle, Envelope, parse_bundle, parse_envelope
 from keelboot.trust.certificates import FulcioRule, PkiRule, signer
-from keelboot.trust.collecting import Bundled, Collected, Simple
+from keelboot.trust.collecting import Bundled, Collected, Enveloped, Simple
 from keelboot.trust.freshness import EXPIRES, STREAM, TIMESTAMP, VERSION, is_older, seconds, stale
 from keelboot.trust.identity import Asked, parse_named
 from keelboot.trust.keyless import KeylessRule, bundle_time, keyless_signer
@@ -44,12 +44,20 @@ class Judge:
                 counted[key] = found
         return counted, reasons
 
-    def attestation(self, one: Bundled) -> tuple[PublicKey, Attestation]:
+    def attestation(self, one: Bundled | Enveloped) -> tuple[PublicKey, Attestation]:
         """What ONE says about the image, and who says so. Raises Refused."""
-        envelope, trusted, _ = self._enveloped(one)
+        envelope, trusted, _ = self._enveloped(one) if isinstance(one, Bundled) else self._bare(one)
         said = parse_attestation(envelope.payload, self._digest)
         self._check_identity(said.identity, trusted)
         return trusted.key, said
+
+    def _bare(self, one: Enveloped) -> tuple[Envelope, TrustedKey, datetime | None]:
+        """As `_enveloped`, for what is in no bundle."""
+        envelope = _statement(parse_envelope(one.data))
+        promise = parse_promise(one.annotations[LOG]) if self._logged and LOG in one.annotations else None
+        chain = _chain(one.annotations) if self._requirement.certificate else ()
+        entered = Entered(envelope.signed, envelope.signature, b"", envelope.payload)
+        return envelope, *self._signer(entered, chain, promise)
 
     def _simple(self, one: Simple) -> tuple[PublicKey, Counted]:
         text = one.annotations.get(SIGNATURE)
@@ -68,11 +76,7 @@ class Judge:
     def _enveloped(self, one: Bundled) -> tuple[Envelope, TrustedKey, datetime | None]:
         """The envelope of a bundle, which a key of the policy signed, and when the log entered it."""
         bundle = parse_bundle(one.data)
-        envelope = bundle.envelope
-        if envelope is None:
-            raise Refused("it is the signature of a file, not of an image")
-        if envelope.payload_type != PAYLOAD_TYPE:
-            raise Refused(f"what it signs is {envelope.payload_type[:100]!a}, not a statement")
+        envelope = _statement(bundle.envelope)
         if bool(bundle.certificates) != bool(self._requirement.certificate):
             other = "a certificate" if bundle.certificates else "a plain key"
             raise Refused(f"it is by {other}, which is not what the policy wants")
@@ -176,6 +180,14 @@ class Judge:
         if old is not None:
             raise Refused(old)
         return made
+
+
+def _statement(envelope: Envelope | None) -> Envelope:
+    if envelope is None:
+        raise Refused("it is the signature of a file, not of an image")
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise Refused(f"what it signs is {envelope.payload_type[:100]!a}, not a statement")
+    return envelope
 
 
 def _who(requirement: Signed, key: PublicKey) -> str:

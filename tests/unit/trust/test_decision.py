@@ -8,10 +8,12 @@ import pytest
 
 from keelboot.failure import NetworkFailed, SignatureRefused
 from keelboot.image.digest import Digest
-from keelboot.image.documents import OCI_INDEX, OCI_MANIFEST
+from keelboot.image.documents import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from keelboot.registry.referrers import parse_artifact
-from keelboot.trust.artifact import Stored, described, signature_tag
+from keelboot.trust.artifact import ENVELOPE, Stored, attestation_tag, described, signature_tag
 from keelboot.trust.attesting import attested
+from keelboot.trust.base64text import encode
+from keelboot.trust.bundle import pae
 from keelboot.trust.collecting import Collected, collect
 from keelboot.trust.decision import decide, verify
 from keelboot.trust.freshness import Standing
@@ -26,6 +28,7 @@ from keelboot.trust.policy import (
     key_policy,
 )
 from keelboot.trust.signing import ToStore, attest, sign_bundle, sign_simple
+from keelboot.trust.statement import PAYLOAD_TYPE, write_attestation
 from signed_images import IMAGE, MANIFEST, NOW, REPOSITORY, WEB, MemoryShelf, ask, rules, write_manifest
 
 DAY = timedelta(days=1)
@@ -352,3 +355,46 @@ def test_attestations(keys):
     assert len(refusal.value.reasons) == 5
     with pytest.raises(SignatureRefused):
         attested(WEB, IMAGE.digest, kind, collected, requirement=by(a, b, threshold=3), now=NOW)
+
+
+def test_attestations_as_cosign_2_keeps_them(keys):
+    a, b = keys[:2]
+    kind = "https://slsa.dev/provenance/v1"
+
+    def envelope(key, *, name="example.org/os/web", **changes):
+        payload = write_attestation(IMAGE.digest, name, kind, {"by": key.public.kind})
+        signature = encode(key.sign(pae(PAYLOAD_TYPE, payload)))
+        document = {
+            "payloadType": PAYLOAD_TYPE,
+            "payload": encode(payload),
+            "signatures": [{"keyid": "", "sig": signature}],
+        }
+        return json.dumps({**document, **changes}).encode()
+
+    layers = [
+        envelope(b),
+        envelope(a, name="example.org/os/other"),
+        envelope(a, more=1),
+        envelope(a, payloadType="x"),
+        envelope(a),
+    ]
+    described_layers = [described(data, ENVELOPE, {"predicateType": kind}) for data in layers]
+    written = [
+        {"mediaType": one.media_type, "digest": str(one.digest), "size": one.size, "annotations": dict(one.annotations)}
+        for one in described_layers
+    ]
+    config = {"mediaType": OCI_CONFIG, "digest": str(IMAGE.digest), "size": 1}
+    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": written}
+    shelf = MemoryShelf({attestation_tag(IMAGE.digest): json.dumps(manifest).encode()})
+    shelf.objects.update(zip((one.digest for one in described_layers), layers, strict=True))
+    collected = collect(shelf, IMAGE, attestations=True)
+    assert len(collected.envelopes) == 5
+    (found,) = attested(WEB, IMAGE.digest, kind, collected, requirement=by(a), now=NOW)
+    assert (found.fingerprint, found.evidence) == (a.public.fingerprint, layers[-1])
+    # They are not looked for as signatures, and would be none.
+    assert "not signed" in refused(shelf, rules(by(a))).why
+    shelf.tags[signature_tag(IMAGE.digest)] = shelf.tags.pop(attestation_tag(IMAGE.digest))
+    assert (
+        "no signature of it counts" in refused(shelf, rules(by(a))).why
+        or "not signed" in refused(shelf, rules(by(a))).why
+    )
