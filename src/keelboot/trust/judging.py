@@ -39,8 +39,8 @@ class Judge:
             except Refused as error:
                 reasons.append(f"{one.where}: {error}")
                 continue
-            # Of several by one key the newest is the one to keep.
-            if key not in counted or (found.time is not None and found.time > (counted[key].time or found.time)):
+            # Of several by one key that with a version is kept, else the newest: it may be signed again, to be fresh.
+            if key not in counted or _telling(found) > _telling(counted[key]):
                 counted[key] = found
         return counted, reasons
 
@@ -200,6 +200,10 @@ def _who(requirement: Signed, key: PublicKey) -> str:
             return rule.email or rule.hostname or ""
         case _:
             return key.kind
+
+
+def _telling(one: Counted) -> tuple[bool, float]:
+    return VERSION in one.annotations, one.time.timestamp() if one.time else 0.0
 
 
 def _differs(what: str, said: str | None, wanted: str) -> NoReturn:

@@ -74,6 +74,11 @@ class Signed:
     certificate: CertificateRule | None = None
     claims: Claims = Claims()
 
+    def __post_init__(self) -> None:  # what asks for nothing would always be satisfied
+        signers = 1 if self.certificate else len({one.key for one in self.keys})
+        if not 1 <= self.threshold <= signers or (self.certificate and self.keys):
+            raise ValueError(f"{self.threshold} of {signers} signers")
+
 
 Requirement = AcceptAnything | Reject | Unsupported | Signed
 
@@ -85,6 +90,10 @@ class Ruling:
     where: str
     requirements: tuple[Requirement, ...]
     max_jump: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.requirements:
+            raise ValueError("a rule without requirements")
 
 
 @dataclass(frozen=True, slots=True)

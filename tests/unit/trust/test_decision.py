@@ -22,6 +22,7 @@ from keelboot.trust.policy import (
     AcceptAnything,
     Claims,
     Reject,
+    Ruling,
     Signed,
     TrustedKey,
     Unsupported,
@@ -195,6 +196,29 @@ def test_freshness(make, key):
     assert verify(ask(), policy, again).signatures[0].time == NOW
 
 
+def test_signed_again_without_a_version_the_version_stays(key):
+    running = Standing(Digest("sha256", "0" * 64), "41")
+    old = bundled(key, {"version": "42"}, now=NOW - DAY)
+    for order in ((old, simple(key)), (simple(key, {"version": "42"}, now=NOW - DAY), bundled(key))):
+        found = verify(ask(running=running), rules(by(key)), MemoryShelf().push(*order))
+        assert found.standing.version == "42"
+
+
+def test_rules_that_ask_for_nothing_cannot_be_made(keys):
+    a, b = keys[:2]
+    for wrong in (
+        lambda: by(a, threshold=0),
+        lambda: by(a, threshold=2),
+        lambda: by(a, a, threshold=2),
+        by,
+        rules,
+        lambda: Ruling("x", ()),
+    ):
+        with pytest.raises(ValueError):
+            wrong()
+    assert by(a, b, threshold=2)
+
+
 def test_rollback_is_refused_and_can_be_allowed(key):
     shelf = MemoryShelf().push(simple(key, {"version": "41"}))
     running = Standing(Digest("sha256", "0" * 64), "42", NOW)
@@ -354,7 +378,7 @@ def test_attestations(keys):
         attested(WEB, IMAGE.digest, "https://example.org/", collected, requirement=by(a), now=NOW)
     assert len(refusal.value.reasons) == 5
     with pytest.raises(SignatureRefused):
-        attested(WEB, IMAGE.digest, kind, collected, requirement=by(a, b, threshold=3), now=NOW)
+        attested(WEB, IMAGE.digest, kind, collected, requirement=by(a, keys[2], threshold=2), now=NOW)
 
 
 def test_attestations_as_cosign_2_keeps_them(keys):
