@@ -19,9 +19,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
+
+_PASSED = ("Content-Type", "Content-Range", "Docker-Content-Digest")
 
 
 @dataclass
@@ -62,6 +65,7 @@ class Registry:
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     seen: list[Seen] = field(default_factory=list)
     sent: int = 0  # bytes of bodies of blobs
+    sent_of: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # the same, by digest
     uploads: dict[str, bytearray] = field(default_factory=dict)
     cuts: dict[str, list[int]] = field(
         default_factory=lambda: defaultdict(list)
@@ -75,6 +79,8 @@ class Registry:
     lists: bool = False  # whether it has an API of referrers
     page: int = 100  # referrers in an answer
     upload_url: str = ""  # where uploads go, if elsewhere
+    upstream: str = ""  # the address of a registry that answers in place of this one: then only the faults are here
+    aimed: Callable[[str], bool] | None = None  # which paths meet the faults of the queue `aimed`
 
     @property
     def address(self) -> str:
@@ -235,10 +241,23 @@ class Handler(BaseHTTPRequestHandler):
         if other := re.fullmatch(r"/v2/.+/(referrers|uploads)/([^/?]+)(\?.*)?", self.path):
             kind = {"referrers": "referrers", "uploads": "status"}[other[1]]
         reply: Reply | None = self.reply(found[2] if found else kind, (found or other or ("",) * 4)[3 if found else 2])
+        if registry.aimed and registry.aimed(self.path) and (kind == "token" or self.allowed()):
+            kind = "aimed"
         if registry.faults[kind]:
             reply = registry.faults[kind].pop(0)(self, reply)
         if reply is not None:
             self.send(reply)
+
+    def forwarded(self) -> Reply:
+        """What the registry that this one stands before answers."""
+        connection = HTTPConnection(self.registry.upstream, timeout=20)
+        passed = {name: self.headers[name] for name in ("Accept", "Range") if name in self.headers}
+        connection.request("GET", self.path, headers=passed)
+        answer = connection.getresponse()
+        headers = {name: answer.headers[name] for name in _PASSED if name in answer.headers}
+        reply = Reply(answer.status, headers, answer.read())
+        connection.close()
+        return reply
 
     def reply(self, kind: str, what: str) -> Reply:
         registry = self.registry
@@ -247,6 +266,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self.allowed():
             scheme = f'Bearer realm="{registry.realm}",service="here"' if registry.realm else 'Basic realm="here, now"'
             return error(401, "UNAUTHORIZED", {"WWW-Authenticate": scheme})
+        if registry.upstream:
+            return self.forwarded()
         if kind == "manifests" and what in registry.manifests:
             media_type, data = registry.manifests[what]
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -315,6 +336,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         if "/blobs/" in self.path:
             self.registry.sent += len(body)
+            self.registry.sent_of[self.path.rpartition("/")[2]] += len(body)
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""

@@ -336,7 +336,8 @@ def _words(error: BaseException) -> str:
     if isinstance(error, SSLError):
         return "TLS failed"
     text = str(error.args[-1] if error.args else error)
-    return text.encode("ascii", "backslashreplace").decode()[:200] or type(error).__name__
+    # What is no HTTP is quoted here, whatever it would do to a terminal.
+    return ascii(text)[1:-1][:200] or type(error).__name__
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -278,9 +278,10 @@ def test_error_text_is_safe_for_a_terminal(reader, registry):
 
 def test_nothing_but_a_line_of_noise(reader, registry):
     def noise(handler, _):
-        handler.wfile.write(b"\x16\x03\x01 not http\r\n\r\n")
+        handler.wfile.write(b"\x16\x03\x01 \x1b]0;not http\x07\r\n\r\n")
         handler.end()
 
     registry.faults["manifest"] = [noise] * 9
-    with pytest.raises(NetworkFailed):
+    with pytest.raises(NetworkFailed) as caught:
         read(reader, registry)
+    assert "\x1b" not in str(caught.value), "it would act on a terminal"
