@@ -7,12 +7,16 @@ import platform
 import random
 import shutil
 import signal
+import socket
+import socketserver
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -243,6 +247,50 @@ def test_goes_on_after_it_was_killed(keelboot, address, own, tmp_path):
     ways = [one["how"] for one in done["blobs"]]
     assert 1 <= ways.count("there") <= 3, ways
     assert done["digest"] == top(tmp_path / "large") == digest_of(raw(name))
+
+
+@contextmanager
+def breaking(address: str, *after: int) -> Iterator[str]:
+    """What stands before the registry at ADDRESS, and resets its connections AFTER so many bytes of what is sent."""
+    host, _, port = address.partition(":")
+    left = list(after)
+
+    class Between(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((host, int(port))) as behind:
+                threading.Thread(target=self.pass_back, args=(behind,), daemon=True).start()
+                passed = 0
+                with suppress(OSError):
+                    while data := self.request.recv(1 << 16):
+                        behind.sendall(data)
+                        passed += len(data)
+                        if left and passed >= left[0]:
+                            left.pop(0)
+                            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                            self.request.close()
+                            return
+
+        def pass_back(self, behind: socket.socket) -> None:
+            with suppress(OSError):
+                while data := behind.recv(1 << 16):
+                    self.request.sendall(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Between) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        assert left == [], "the connection was not broken"
+
+
+def test_goes_on_where_the_connection_broke(keelboot, address, own, tmp_path):
+    """In the middle of a chunk, twice, and in the last request."""
+    write_layout(tmp_path / "large", {"noise": random.Random(4).randbytes(40_000_000)})
+    with breaking(address, 21_000_000, 3_000_000) as front:
+        done = told(keelboot("push", f"oci:{tmp_path}/large", f"{front}/os/broken:1", "--json", env=own))
+    assert done["digest"] == digest_of(raw(f"{address}/os/broken:1"))
+    skopeo("copy", "--src-tls-verify=false", f"docker://{address}/os/broken:1", f"oci:{tmp_path}/skopeo:x")
+    assert top(tmp_path / "skopeo") == done["digest"]
 
 
 def test_tls_and_password(keelboot, image, own, tmp_path):
