@@ -15,12 +15,13 @@ import memory
 import pulls
 import report
 import startup
+import transfers
 from report import Table
 
 from keelboot.failure import Failure
 
 _CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench"
-_PARTS = ("pull", "again", "inodes", "memory", "start-up", "profile")
+_PARTS = ("pull", "again", "fetch", "send", "inodes", "memory", "start-up", "profile")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,12 +71,17 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         tables.extend(added)
 
     print(", ".join(f"{name} {value}" for name, value in report.machine().items()), end="\n\n")
-    if {"pull", "again", "memory", "profile"} & set(parts):
+    if {"pull", "again", "fetch", "send", "memory", "profile"} & set(parts):
         layout = images.reference(arguments.image, _CACHE)
     if "pull" in parts:
         show(pulls.first_pull(layout, keelboot=keelboot, rounds=rounds, scratch=scratch, patience=2 * patience))
     if "again" in parts:
         show(pulls.again(layout, keelboot=keelboot, rounds=rounds, scratch=scratch))
+    alike = {"keelboot": keelboot, "rounds": rounds, "scratch": scratch, "patience": patience}
+    if "fetch" in parts:
+        show(transfers.fetch(layout, **alike))
+    if "send" in parts:
+        show(transfers.send(layout, arguments.image, **alike))
     if "inodes" in parts:
         counts = (10_000, 100_000) if quick else (10_000, 50_000, 100_000, 200_000)
         own = {"mkcomposefs": arguments.mkcomposefs, "rounds": rounds, "scratch": scratch, "patience": patience}
