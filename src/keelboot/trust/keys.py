@@ -144,6 +144,7 @@ def _load(der: bytes) -> _Key:
     if isinstance(key, ec.EllipticCurvePublicKey):
         if key.curve.name not in _ORDERS:
             raise Refused(f"a key of it is on the curve {key.curve.name}; P-256, P-384 and P-521 are taken")
+        key = key.public_numbers().public_key()  # old OpenSSL keeps the form of a point: compressed, or not
     elif isinstance(key, rsa.RSAPublicKey):
         if key.key_size not in _RSA_BITS:
             raise Refused(f"a key of it is RSA with {key.key_size} bits; 2048 are the least")
