@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from boot.computer import Answer, Computer, new_key
+from boot.computer import Answer, Computer, document, new_key
 from boot.conftest import succeeded
 from boot.contents import contents_of
 from boot.registry import Registry, serving
@@ -338,7 +338,7 @@ def test_a_factory_reset_brings_the_images_own_etc_and_var_back(later: Life) -> 
 
 @pytest.mark.long
 def test_gc_leaves_exactly_what_deployments_need(later: Life, images: dict[int, str]) -> None:
-    kept = {entry["why"] for entry in json.loads(later.told("fifth", "gc"))["kept"]}
+    kept = {entry["why"] for entry in document(later.told("fifth", "gc"))["kept"]}
     assert len(kept) == 2, kept
     left = objects(later, "fifth", "store after")
     first, second, third = (contents_of(name) for name in (images[1], images[2], NAMED.format(3)))
