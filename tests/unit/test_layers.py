@@ -63,7 +63,7 @@ DOORS = {
     "build": "base driver engine finish.finishing finish.stage layout mirror watch",
     "registry": """answers authorization blob client connections endpoint opening publisher settings throttle
         upload""",
-    "transfer": "copying crew known packing source toarchive tolayout toregistry tostorage",
+    "transfer": "attached copying crew known packing source toarchive tolayout toregistry tostorage",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "esp systemd_boot",
     "assembly": "deployment disk inspection staged stored system",

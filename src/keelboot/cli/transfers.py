@@ -48,6 +48,7 @@ def execute(source: "Reference", destination: "Reference", arguments: argparse.N
         jobs=arguments.jobs,
         dry_run=arguments.dry_run,
         replace=getattr(arguments, "force", False),
+        attached=getattr(arguments, "attached", False),
         scratch=surroundings.scratch(),
     )
     known = Known(surroundings.cache() / "transfers.json")
@@ -71,6 +72,8 @@ def execute(source: "Reference", destination: "Reference", arguments: argparse.N
         for how, word in ((How.SENT, "sent"), (How.MOUNTED, "mounted"), (How.THERE, "there already"))
         if counts[how]
     ]
+    if copied.attached:
+        parts.append(f"{copied.attached} attached documents")
     terminal.out(f"{', '.join(parts)}, in {seconds} s")
     return 0
 
@@ -88,6 +91,7 @@ def _copied(copied: "Copied") -> dict[str, object]:
         "digest": str(copied.digest) if copied.digest else None,
         "mediaType": copied.media_type,
         "images": copied.images,
+        "attached": copied.attached,
         "bytesSent": copied.bytes(How.SENT),
         "bytesMounted": copied.bytes(How.MOUNTED),
         "bytesThere": copied.bytes(How.THERE),

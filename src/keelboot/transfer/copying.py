@@ -22,6 +22,7 @@ from keelboot.progress import SILENT, Progress, Step
 from keelboot.registry.opening import Registries
 from keelboot.registry.outcome import How
 from keelboot.transfer import crew
+from keelboot.transfer.attached import Attachments, refuse_ends
 from keelboot.transfer.destination import Advance, Destination
 from keelboot.transfer.known import Known
 from keelboot.transfer.packing import PACKER, pack
@@ -54,6 +55,7 @@ class Copied:
     media_type: str
     images: int
     blobs: tuple[Moved, ...]
+    attached: int = 0  # documents that went along
 
     def bytes(self, how: How) -> int:
         """How many bytes went that way."""
@@ -69,6 +71,7 @@ class Wishes:
     jobs: int = JOBS
     dry_run: bool = False
     replace: bool = False  # an archive that is there
+    attached: bool = False  # what is attached to it goes along
     scratch: Path  # for large temporary files
 
 
@@ -89,6 +92,8 @@ def copy(
         known = known or Known()
         stack.callback(registries.close)
         _refuse_transport(destination)
+        if wishes.attached:
+            refuse_ends(source, destination)
         purpose = f"Reading {source} from podman's store" if source.transport is Transport.STORAGE else ""
         with progress.step(purpose) if purpose else ExitStack():
             parcel = stack.enter_context(
@@ -104,7 +109,13 @@ def copy(
             _opened(destination, source, parcel, registries=registries, known=known, wishes=wishes)
         )
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keelboot-", dir=wishes.scratch)))
-        copied = _Copying(parcel, target, wishes, registries=registries, known=known, scratch=scratch).run(progress)
+        copying = _Copying(parcel, target, wishes, registries=registries, known=known, scratch=scratch)
+        if wishes.attached and isinstance(target, ToRegistry):
+            source_name = registries.name(source)
+            same = source_name.host == registries.name(destination).host
+            client = registries.resolve(source).client
+            copying.attachments = Attachments(client, target.publisher, mount_from=source_name.path if same else None)
+        copied = copying.run(progress)
         if not wishes.dry_run:
             _learn(known, registries, (source, destination), copied)
         return copied
@@ -179,6 +190,7 @@ class _Copying:
         known: Known,
         scratch: Path,
     ) -> None:
+        self.attachments: Attachments | None = None  # which go along
         self._parcel, self._target, self._registries, self._wishes = parcel, target, registries, wishes
         self._known, self._scratch = known, scratch
         self._stopped = threading.Event()
@@ -213,10 +225,15 @@ class _Copying:
                 return Copied(None, parcel.unpacked.manifest.media_type, 1, blobs)
             documents = (packed_manifest(parcel.unpacked, packed),)
         top, _ = documents[-1]
+        attached = 0
+        if self.attachments and not self._wishes.dry_run:
+            # Whoever finds the image by its name is to find its signatures too.
+            with progress.step("Copying what is attached"):
+                attached = self.attachments.carry([one.digest for one, _ in documents], parcel.reference)
         if not self._wishes.dry_run:
             with progress.step("Writing the manifest"):
                 self._target.commit(documents)
-        return Copied(top.digest, top.media_type, parcel.images, blobs)
+        return Copied(top.digest, top.media_type, parcel.images, blobs, attached)
 
     def _move(self, blob: Descriptor, step: Step) -> tuple[Moved, Descriptor | None]:
         advance = self._advance(step)

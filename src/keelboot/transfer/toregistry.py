@@ -22,18 +22,18 @@ class ToRegistry:
 
     def __init__(self, reference: Reference, registries: Registries, sources: Mapping[Digest, str]) -> None:
         self._reference, self._sources = reference, sources
-        self._publisher = registries.publisher(reference, mounting=tuple(sorted(set(sources.values()))))
+        self.publisher = registries.publisher(reference, mounting=tuple(sorted(set(sources.values()))))
 
     def has(self, blob: Descriptor) -> bool:
         with self._blamed():
-            return self._publisher.has(blob)
+            return self.publisher.has(blob)
 
     def mounts(self, blob: Descriptor) -> bool:
         return blob.digest in self._sources
 
     def put(self, blob: Descriptor, open_blob: Callable[[], BinaryIO], advance: Advance) -> How:
         source = self._sources.get(blob.digest)
-        return self._publisher.put_blob(blob, open_blob, advance=advance, mount_from=source)
+        return self.publisher.put_blob(blob, open_blob, advance=advance, mount_from=source)
 
     def commit(self, documents: Sequence[Document]) -> None:
         *inner, (top, data) = documents
@@ -46,12 +46,12 @@ class ToRegistry:
             )
         with self._blamed():
             for descriptor, content in inner:
-                if not self._publisher.has_manifest(descriptor):
-                    self._publisher.put_manifest(descriptor, content)
+                if not self.publisher.has_manifest(descriptor):
+                    self.publisher.put_manifest(descriptor, content)
             if digest is not None and tag is None:
-                self._publisher.put_manifest(top, data)
-            elif self._publisher.tagged(tag or _LATEST) != top.digest:
-                self._publisher.put_manifest(top, data, tag or _LATEST)
+                self.publisher.put_manifest(top, data)
+            elif self.publisher.tagged(tag or _LATEST) != top.digest:
+                self.publisher.put_manifest(top, data, tag or _LATEST)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:

@@ -215,6 +215,54 @@ def test_whole_of_a_single_image(move, registry, layout):
     assert str(copied.digest) == top(layout)["digest"]
 
 
+def attach(registry, subject):
+    """A referrer, in the list of the registry or of clients, and a tag of cosign's."""
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": f"sha256:{sha(b'{}')}", "size": 2}
+    layer = {"mediaType": "application/vnd.example", "digest": f"sha256:{sha(b'bundle')}", "size": 6}
+    registry.blobs |= {config["digest"]: b"{}", layer["digest"]: b"bundle"}
+    signature = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}
+    about = {"mediaType": MANIFEST, "digest": subject, "size": len(registry.manifests[subject][1])}
+    data = json.dumps(signature | {"subject": about, "artifactType": "application/vnd.example"}).encode()
+    digest = registry.put(data, MANIFEST)
+    tag = subject.replace(":", "-")
+    if not registry.lists:
+        entry = {"mediaType": MANIFEST, "digest": digest, "size": len(data)}
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
+        registry.put(json.dumps(index).encode(), INDEX, tag)
+    registry.put(json.dumps(signature).encode(), MANIFEST, f"{tag}.sig")
+    return digest, tag
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_what_is_attached_goes_along(move, registry, layout, lists):
+    """And is there before the name is, whether or not the registries keep lists."""
+    registry.lists = not lists
+    subject = registry.add(layout, "1")
+    digest, tag = attach(registry, subject)
+    with serving(Registry(lists=lists)) as other:
+        copied = move(f"docker://{registry.address}/os/web:1", f"docker://{other.address}/os/web:1", attached=True)
+        assert copied.attached == 2
+        assert other.manifests[digest] == registry.manifests[digest]
+        assert other.manifests[f"{tag}.sig"] == registry.manifests[f"{tag}.sig"]
+        assert (tag in other.manifests) is not lists
+        published = [
+            seen.path.rpartition("/")[2] for seen in other.seen if seen.method == "PUT" and "/manif" in seen.path
+        ]
+        assert published[-1] == "1"
+        plain = move(f"docker://{registry.address}/os/web:1", f"docker://{other.address}/os/web:2")
+        assert plain.attached == 0
+
+
+def test_what_is_attached_stays_in_registries(move, registry, layout):
+    with pytest.raises(Failure, match="is not in a registry"):
+        move(f"oci:{layout}", f"docker://{registry.address}/os/web:1", attached=True)
+    assert registry.seen == []
+
+
 def test_by_digest(move, registry, layout):
     digest = top(layout)["digest"]
     move(f"oci:{layout}", f"docker://{registry.address}/os/web@{digest}")
