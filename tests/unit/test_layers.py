@@ -40,9 +40,9 @@ PURE = {
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
     "registry": ". authfile challenge configuration name origin outcome patience places referrers",
-    "trust": """. artifact attesting base64text bundle certificates collecting containerspolicy decision exact freshness
-        identity judging keyfiles keyless keys logproof policy policyfiles rekor scopes signing simplesigning statement
-        transparency trustedroot trustpolicy verified""",
+    "trust": """. artifact attesting base64text bundle certificates collecting containerspolicy decision exact
+        freshness identity judging keyfiles keyless keys logproof policy policyfiles predicates rekor scopes signing
+        simplesigning statement transparency trustedroot trustpolicy verified""",
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "transfer": ". destination parcel",
@@ -63,6 +63,7 @@ DOORS = {
     "build": "base driver engine finish.finishing finish.stage layout mirror watch",
     "registry": """answers authorization blob client connections endpoint opening publisher settings throttle
         upload""",
+    "trust": "publishing shelf",
     "transfer": "attached copying crew known packing source toarchive tolayout toregistry tostorage",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "esp systemd_boot",
