@@ -19,7 +19,7 @@ ORDER = (
     ("composefs",),
     ("store",),
     ("build",),
-    ("lint", "report", "registry", "disk", "boot"),
+    ("lint", "report", "sbom", "registry", "disk", "boot"),
     ("trust",),
     ("transfer",),
     ("assembly",),
@@ -39,6 +39,7 @@ PURE = {
     "composefs": ". bodies directories dump erofs inodes ondisk overlay reader sealing table trees verity xattrs",
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
+    "sbom": ". contents cyclonedx dpkg spdx subject",
     "registry": ". authfile challenge configuration name origin outcome patience places referrers",
     "trust": """. artifact attesting base64text bundle certificates collecting containerspolicy decision exact
         freshness identity judging keyfiles keyless keys logproof policy policyfiles predicates rekor scopes signing
@@ -73,10 +74,10 @@ DOORS = {
         install.temporary install.todisk install.tofilesystem journal kept merge mounting namespace nextroot
         published records restart restore rollback sides soundness space stage trial upgrade usr""",
     "vm": "acceleration firmware lifetime ports scratch ssh startup terminal",
-    "cli": """base bootc bootc_container build completion composefs composefs_create copy disk doctor etc factory_reset
-        fsck gc health inspect install internals kargs main pin progress_lines pull push registries rollback run
-        status store surroundings switch terminal tools transfers unpin update_window upgrade usr_overlay values
-        yaml_text""",
+    "cli": """attest base bootc bootc_container build completion composefs composefs_create copy disk doctor etc
+        factory_reset fsck gc health inspect install internals kargs keygen main pin progress_lines pull push
+        registries rollback run sbom sign signatures status store surroundings switch terminal tools transfers unpin
+        update_window upgrade usr_overlay values verify verify_attestation yaml_text""",
 }
 # What only a door has a use for. `os` and `pathlib` are missing: pure modules take their constants and types.
 EFFECTS = {

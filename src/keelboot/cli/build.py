@@ -11,7 +11,10 @@ from keelboot.cli import surroundings
 from keelboot.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keelboot.build.engine import Engine
+    from keelboot.trust.keyfiles import PrivateKey
 
 SUMMARY = "build a Containerfile into an image that boots"
 EXAMPLES = """
@@ -20,9 +23,10 @@ keelboot build -f Containerfile.edge --build-arg VERSION=2 -t localhost/edge:2 s
 keelboot build --kernel cloud -t localhost/web:1 .
 keelboot build --from localhost/made-by-podman -t localhost/web:1
 keelboot build --no-finish -t localhost/web:plain .
+keelboot build -t registry.example.org/os/web:1 --push --sign cosign.key .
 """
-_OWN_WITH_VALUE = frozenset({"kernel", "engine"})
-_OWN_SWITCHES = frozenset({"no-finish", "json", "help"})
+_OWN_WITH_VALUE = frozenset({"kernel", "engine", "sign"})
+_OWN_SWITCHES = frozenset({"no-finish", "json", "help", "push"})
 # What makes something else than one image in the store, so that there would be nothing to finish.
 _WITHOUT_IMAGE = ("output", "manifest", "all-platforms")
 
@@ -45,6 +49,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="generic, cloud (smaller, for virtual machines), or a package's name; default: %(default)s",
     )  # fmt: skip
     parser.add_argument("--engine", choices=("podman", "buildah"), help="what builds; default: podman, if it is there")
+    parser.add_argument("--push", action="store_true", help="send it to where its names say, as `keelboot push` does")
+    parser.add_argument(
+        "--sign", metavar="KEY", type=Path, help="with --push: sign it there, with the private key in the file KEY"
+    )
     parser.add_argument("--iidfile", metavar="FILE", type=Path, help="where to write the image's id")
     parser.epilog = f"Every other option is passed to `podman build` as it is.\n\n{parser.epilog}"
 
@@ -70,6 +78,7 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from keelboot.build import engine
 
     _check(arguments)
+    ready = _pushes(arguments, terminal)
     told = engine.Told(echo=terminal.echo, note=terminal.note)
     chosen = engine.find(arguments.engine, memory=surroundings.cache() / "isolation.json", told=told)
     if arguments.base:
@@ -82,13 +91,63 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
         image, finished = _finish(chosen, built, arguments, terminal)
     if arguments.iidfile:
         arguments.iidfile.write_text(f"sha256:{image}")
+    pushed = [push() for push in ready]
     if terminal.json_wanted:
-        terminal.json({"image": image, "names": arguments.tag, "finished": finished, "built": built})
+        more = {"pushed": pushed} if arguments.push else {}
+        terminal.json({"image": image, "names": arguments.tag, "finished": finished, "built": built} | more)
     else:
         terminal.out(image)
+        for one in pushed:
+            by = f", signed by {one['key']}" if one["key"] else ""
+            terminal.out(f"pushed {one['name']} {one['digest']}{by}")
     if arguments.tag and not arguments.no_finish:
         terminal.note(f"{arguments.tag[0]} boots. Try: keelboot run {arguments.tag[0]}")
     return 0
+
+
+def _pushes(arguments: argparse.Namespace, terminal: Terminal) -> "list[Callable[[], dict[str, object]]]":
+    """What sends the image to where each of its names says; what can be wrong with that is told before the build."""
+    from keelboot.cli.values import BadValue
+
+    if arguments.sign and not arguments.push:
+        raise BadValue(
+            "cannot sign what is built",
+            why="signatures are kept in the registry, beside the image, and it is not pushed",
+            fix="Add --push, or push it later with `keelboot push NAME --sign KEY`.",
+        )
+    if not arguments.push:
+        return []
+    from keelboot.cli import push
+
+    if not arguments.tag:
+        raise BadValue("cannot push what is built", why="it has no name", fix="Name it: -t HOST/NAME:TAG.")
+    for name in arguments.tag:
+        push.ends(name, None)
+    key = None
+    if arguments.sign:
+        from keelboot.cli import signatures
+
+        key = signatures.private_key(arguments.sign, terminal)
+    return [lambda name=name: _push(name, key, terminal) for name in arguments.tag]  # type: ignore[misc]
+
+
+def _push(name: str, key: "PrivateKey | None", terminal: Terminal) -> dict[str, object]:
+    from keelboot.cli import push, registries, sign
+    from keelboot.transfer.copying import Wishes, copy
+    from keelboot.transfer.known import Known
+    from keelboot.trust.publishing import subject
+
+    source, destination = push.ends(name, None)
+    known = Known(surroundings.cache() / "transfers.json")
+    through = registries.registries()
+    try:
+        wishes = Wishes(scratch=surroundings.scratch())
+        copied = copy(source, destination, through, wishes, known=known, progress=terminal.progress)
+        if key:
+            sign.sign(subject(through, destination, copied.digest), key, {}, "both", dry_run=False)
+    finally:
+        through.close()
+    return {"name": name, "digest": str(copied.digest), "key": key.public.fingerprint if key else None}
 
 
 def _finish(engine: "Engine", built: str, arguments: argparse.Namespace, terminal: Terminal) -> tuple[str, bool]:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from keelboot.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from keelboot.image.reference import Reference
+    from keelboot.registry.opening import Registries
     from keelboot.transfer.copying import Copied, Moved
 
 SOURCES = "containers-storage:NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE, docker://NAME"
@@ -35,8 +38,14 @@ def _jobs(text: str) -> int:
     return number
 
 
-def execute(source: "Reference", destination: "Reference", arguments: argparse.Namespace, terminal: Terminal) -> int:
-    """Copy, and say what came of it."""
+def execute(
+    source: "Reference",
+    destination: "Reference",
+    arguments: argparse.Namespace,
+    terminal: Terminal,
+    sign: "Callable[[Registries, Copied], Mapping[str, object]] | None" = None,
+) -> int:
+    """Copy, and say what came of it; SIGN is done after that, and tells what came of it."""
     from keelboot.cli import registries, surroundings
     from keelboot.registry.outcome import How
     from keelboot.transfer.copying import Wishes, copy
@@ -55,10 +64,15 @@ def execute(source: "Reference", destination: "Reference", arguments: argparse.N
     started = time.monotonic()
     through = registries.registries(limit_rate=arguments.limit_rate)
     copied = copy(source, destination, through, wishes, known=known, progress=terminal.progress)
+    try:
+        signed = sign(through, copied) if sign and not arguments.dry_run else None
+    finally:
+        through.close()
     seconds = round(time.monotonic() - started, 2)
     if terminal.json_wanted:
         ends = {"source": str(source), "destination": str(destination)}
-        terminal.json(ends | _copied(copied) | {"seconds": seconds, "dryRun": arguments.dry_run})
+        more = {} if signed is None else {"signed": signed}
+        terminal.json(ends | _copied(copied) | {"seconds": seconds, "dryRun": arguments.dry_run} | more)
         return 0
     if arguments.dry_run:
         for one in copied.blobs:
@@ -75,6 +89,8 @@ def execute(source: "Reference", destination: "Reference", arguments: argparse.N
     if copied.attached:
         parts.append(f"{copied.attached} attached documents")
     terminal.out(f"{', '.join(parts)}, in {seconds} s")
+    if signed is not None:
+        terminal.out(f"signed as {signed['name']} by {signed['key']}")
     return 0
 
 
