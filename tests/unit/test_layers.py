@@ -41,9 +41,9 @@ PURE = {
     "build": ". diagnosis flags finish finish.adapter finish.debian",
     "sbom": ". contents cyclonedx dpkg spdx subject",
     "registry": ". authfile challenge configuration name origin outcome patience places referrers",
-    "trust": """. artifact attesting base64text bundle certificates collecting containerspolicy decision exact
-        freshness identity judging keyfiles keyless keys logproof policy policyfiles predicates rekor scopes signing
-        simplesigning statement transparency trustedroot trustpolicy verified""",
+    "trust": """. artifact attesting base64text bundle certificates collecting containerspolicy decision evidence
+        exact freshness identity judging keyfiles keyless keys logproof policy policyfiles predicates rekor scopes
+        signing simplesigning statement transparency trustedroot trustpolicy verified""",
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "transfer": ". destination parcel",

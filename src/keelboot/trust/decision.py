@@ -178,7 +178,7 @@ def _downgrade(question: Question, new: Standing, ruling: Ruling) -> str | None:
     ahead = leap(new, question.running, question.now, ruling.max_jump)
     if ahead is not None:
         if not question.allow_leap:
-            fix = "If this is meant, say so: it is recorded."
+            fix = "If this is meant, add --allow-leap; it is recorded and shown."
             raise _refusal(question, f"it is too far ahead: {ahead}", fix)
         spoken.append(ahead)
     older = rollback(new, question.running) if question.running else None
