@@ -23,7 +23,7 @@ def packages(machine: str, release: Release) -> Sequence[str]:  # noqa: ARG001 -
         *("systemd", "systemd-sysv", "udev", "dbus", "libpam-systemd", "systemd-resolved", "systemd-timesyncd"),
         *("dracut", "zstd", "kmod", "fsverity", "systemd-boot-efi"),
         *("e2fsprogs", "dosfstools", "fdisk", "util-linux", "iproute2", "ca-certificates"),
-        *("python3", "python3-urllib3", "python3-zstandard", "python3-yaml"),  # the agent
+        *("python3", "python3-urllib3", "python3-zstandard", "python3-yaml", "python3-cryptography"),  # the agent
     ]
 
 
