@@ -17,6 +17,7 @@ _WORDS = {
     "BootType": ("Bls", "Uki"),
     "Bootloader": ("grub", "grub-cc", "systemd", "none"),
     "Store": ("ostreeContainer",),
+    "ImageSignature": ("containerPolicy", "insecure"),
     "AccessMode": ("readOnly", "readWrite"),
     "Persistence": ("transient", "persistent"),
 }
@@ -58,7 +59,8 @@ _OBJECTS = {  # a name with ! must be there
         "imageDigest!": "string",
         "architecture!": "string",
     },
-    "ImageReference": {"image!": "string", "transport!": "string"},
+    # `signature` may also be an object with `ostreeRemote`, which has no meaning here; it is left out where unset.
+    "ImageReference": {"image!": "string", "transport!": "string", "signature": "ImageSignature"},
     "BootEntryOstree": {"stateroot!": "string", "checksum!": "string"},
     "BootEntryComposefs": {
         "verity!": "string",

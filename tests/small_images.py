@@ -55,7 +55,11 @@ def archive(files: Files) -> bytes:
 
 
 def write_layout(
-    directory: Path, *layers: Files, compress: bool = True, labels: Mapping[str, str] | None = None
+    directory: Path,
+    *layers: Files,
+    compress: bool = True,
+    labels: Mapping[str, str] | None = None,
+    created: str | None = None,
 ) -> Reference:
     """Put the image with LAYERS, lowest first, into DIRECTORY as the only one; return what names it."""
     blobs = directory / "blobs/sha256"
@@ -72,6 +76,8 @@ def write_layout(
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(one).hexdigest()}" for one in archives]},
     }
+    if created:
+        config["created"] = created
     if labels:
         config["config"] = {"Labels": dict(labels)}
     manifest = {

@@ -24,10 +24,14 @@ class Registry:
         return f"{SEEN_FROM_A_MACHINE}:{self.port}"
 
     def trust(self) -> str:
-        """What a machine runs to use it without TLS."""
+        """What a machine runs to use it without TLS, and to take what nobody signed from it."""
         directory = "/etc/containers/registries.conf.d"
         text = f'[[registry]]\\nlocation = "{self.inside}"\\ninsecure = true\\n'
-        return f"mkdir -p {directory} && printf '{text}' >{directory}/test.conf"
+        policy = f'{{"version":1,"keys":{{}},"images":{{"{self.inside}":{{"unsigned":true}}}},"otherwise":"reject"}}'
+        return (
+            f"mkdir -p {directory} /etc/keelboot && printf '{text}' >{directory}/test.conf && "
+            f"echo '{policy}' >/etc/keelboot/trust.json"
+        )
 
     def push(self, image: str, name: str) -> None:
         """Have IMAGE, of podman's store, there under NAME."""

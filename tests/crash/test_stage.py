@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from keelboot.boot import esp
-from keelboot.host import bless, garbage, records, rollback, stage
+from keelboot.host import bless, garbage, records, rollback, signatures, stage
+from keelboot.host.admission import Terms
 from keelboot.host.sysroot import Sysroot
 from keelboot.image.transports import open_image
 from small_machines import boots, everything, faults, machine, staged, version, with_versions
@@ -87,7 +88,7 @@ def test_a_download_cut_after(step: str, tmp_path: Path) -> None:
     assert boots(sysroot) == [first.hex[:8]]
     record = staged(sysroot, source, parent=first, download_only=True)
     with stage.stored(sysroot, record) as candidate:
-        stage.commit(sysroot, candidate, parent=first)
+        stage.commit(sysroot, candidate, signatures.admit_downloaded(sysroot, first, record, Terms()), parent=first)
     assert boots(sysroot) == [f"{record.digest.hex[:8]}+3", first.hex[:8]]
     assert faults(sysroot) == []
 

@@ -47,10 +47,10 @@ PURE = {
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "transfer": ". destination parcel",
-    "assembly": ". record settings",
-    "host": """. accounts arguments autoupdate boots checks failed install install.configuration install.device
-        install.initramfs install.plan install.stack install.where install.wishes mounts record retention
-        shown status sysroot""",
+    "assembly": ". record settings verification",
+    "host": """. accounts admitted arguments autoupdate boots checks clock enforced failed install
+        install.configuration install.device install.initramfs install.plan install.stack install.where
+        install.wishes mounts record retention shown status sysroot""",
     "vm": ". announcement console credentials forward machine monitor",
     "cli": ".",
     "initramfs": ".",
@@ -69,15 +69,16 @@ DOORS = {
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "esp systemd_boot",
     "assembly": "deployment disk inspection staged stored system",
-    "host": """automatic bless cached carryover command_line etc etcdiff factory facts garbage health
-        install.deploying install.existing install.firmware install.look install.partitioning install.probe
-        install.temporary install.todisk install.tofilesystem journal kept merge mounting namespace nextroot
-        published records restart restore rollback sides soundness space stage trial upgrade usr""",
+    "host": """admission automatic bless cached carryover command_line conflicts etc etcdiff factory facts garbage
+        health install.deploying install.existing install.firmware install.given install.look install.partitioning
+        install.probe install.temporary install.todisk install.tofilesystem journal kept merge mounting namespace
+        nextroot policies published records restart restore rollback sides signatures soundness space stage trial
+        upgrade usr""",
     "vm": "acceleration firmware lifetime ports scratch ssh startup terminal",
     "cli": """attest base bootc bootc_container build completion composefs composefs_create copy disk doctor etc
-        factory_reset fsck gc health inspect install internals kargs keygen main pin progress_lines pull push
-        registries rollback run sbom sign signatures status store surroundings switch terminal tools transfers unpin
-        update_window upgrade usr_overlay values verify verify_attestation yaml_text""",
+        factory_reset fsck gc health inspect install install_wishes internals kargs keygen main pin progress_lines
+        pull push registries rollback run sbom sign signatures status store surroundings switch terminal tools
+        transfers trusting unpin update_window upgrade usr_overlay values verify verify_attestation yaml_text""",
 }
 # What only a door has a use for. `os` and `pathlib` are missing: pure modules take their constants and types.
 EFFECTS = {

@@ -7,19 +7,20 @@ error or an interruption leaves what was there before.
 import base64
 import datetime as dt
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from keelboot.assembly import staged
 from keelboot.assembly.deployment import Deployment, prepare
 from keelboot.assembly.settings import Settings
+from keelboot.assembly.verification import Verification
 from keelboot.boot.systemd_boot import esp_files
 from keelboot.disk import contents, layout, sealed_objects, writer
 from keelboot.disk.formats import Format
 from keelboot.disk.sealed_objects import SealedObjects
 from keelboot.image.reference import Reference
-from keelboot.image.transports import open_image
+from keelboot.image.transports import Image, open_image
 from keelboot.progress import SILENT, Progress
 from keelboot.store import names
 from keelboot.store.meta import Meta
@@ -38,6 +39,9 @@ class DiskOptions:
     ssh_keys: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     target: str | None = None  # the reference that upgrades follow; None for the image's own
+    etc: Mapping[str, bytes] = field(default_factory=dict)  # below /etc, by path: changes of the machine's own
+    # Decides whether the image may run, before its layers are read: what the record keeps of that, and the evidence.
+    decide: Callable[[Image], tuple[Verification, Mapping[str, bytes]]] | None = None
 
 
 def write_disk(
@@ -45,11 +49,13 @@ def write_disk(
 ) -> Deployment:
     """Write a disk that boots the image at REFERENCE to OUTPUT, and return what it boots.
 
-    Raises ImageNotFound, InvalidImage, CannotFinish, OutOfSpace, NotWritable, MissingTool.
+    Raises ImageNotFound, InvalidImage, CannotFinish, OutOfSpace, NotWritable, MissingTool, and what deciding raises.
     """
     options = options or DiskOptions()
     with open_image(reference) as image, sealed_objects.staging(output) as objects:
+        verification, evidence = options.decide(image) if options.decide else (None, {})
         deployment = prepare(image, objects, arguments=options.arguments, target=options.target, progress=progress)
+        deployment = replace(deployment, record=replace(deployment.record, verification=verification))
         with tempfile.TemporaryDirectory(dir=objects.directory, prefix="esp-") as plain:
             esp = esp_files(
                 deployment.entry,
@@ -60,7 +66,7 @@ def write_disk(
             )
             held = contents.Contents(
                 esp=esp,
-                store=tuple(_store(deployment, objects, options)),
+                store=tuple(_store(deployment, objects, options, evidence)),
                 objects=objects.directory,
             )
             planned = layout.plan(
@@ -81,7 +87,9 @@ def write_disk(
     return deployment
 
 
-def _store(deployment: Deployment, objects: SealedObjects, options: DiskOptions) -> Iterable[contents.Entry]:
+def _store(
+    deployment: Deployment, objects: SealedObjects, options: DiskOptions, evidence: Mapping[str, bytes]
+) -> Iterable[contents.Entry]:
     """What the store's filesystem holds: see docs/formats/store.md and docs/formats/deployment.md."""
     digest = deployment.digest
     state = f"/state/deploy/{digest.hex}".encode()
@@ -95,8 +103,12 @@ def _store(deployment: Deployment, objects: SealedObjects, options: DiskOptions)
     if options.arguments:
         yield contents.File(path=b"/state/host.json", content=Settings(kargs=options.arguments).encode())
     yield contents.File(path=state + b"/origin.json", content=deployment.record.encode())
+    for kept, data in evidence.items():
+        yield contents.File(path=state + f"/signatures/{kept}".encode(), content=data)
     yield contents.Directory(path=state + b"/etc/upper")
     yield contents.Directory(path=state + b"/etc/work")
+    for path, data in options.etc.items():
+        yield contents.File(path=state + b"/etc/upper" + path.removeprefix("/etc").encode(), content=data)
     if options.ssh_keys:
         # tmpfiles.d(5): "f~" takes its content in base64, so no character of a key means anything to it.
         keys = base64.b64encode("".join(f"{key}\n" for key in options.ssh_keys).encode()).decode()

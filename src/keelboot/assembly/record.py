@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from keelboot.assembly.verification import Verification
 from keelboot.image.refusal import Refused
 from keelboot.image.strictjson import Members, parse
 from keelboot.image.tree import ObjectId
@@ -17,7 +18,7 @@ VERSION: Final = 1
 REFERENCES: Final = "deployment:"  # how references to deployments' images begin
 _MEMBERS = (
     "version", "image", "manifest-digest", "config-digest", "composefs", "created", "image-version", "architecture",
-    "kernel", "title", "boot-digest", "arguments", "parent", "staged", "state", "pinned", "rolled-back",
+    "kernel", "title", "boot-digest", "arguments", "parent", "staged", "state", "pinned", "rolled-back", "verification",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class Record:
     state: State = State.GOOD
     pinned: bool = False
     rolled_back: bool = False
+    verification: Verification | None = None  # None where it was made before there was any, or is not understood
     unknown: Mapping[str, Any] = field(default_factory=dict)  # members of a newer keelboot
 
     def encode(self) -> bytes:
@@ -77,6 +79,8 @@ class Record:
             "pinned": self.pinned,
             "rolled-back": self.rolled_back,
         }
+        if self.verification:
+            value["verification"] = self.verification.encoded()
         return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
@@ -88,6 +92,13 @@ class Record:
             raise Refused(f"it is a deployment's record of version {members.integer('version')}")
         assert isinstance(value, dict)
         parent = members.text("parent")
+        unknown = {name: item for name, item in value.items() if name not in _MEMBERS}
+        verification = None
+        if "verification" in members:
+            try:
+                verification = Verification.parse(members.value("verification"), "verification")
+            except Refused:  # a newer keelboot's: it decides nothing about whether the deployment can boot
+                unknown["verification"] = members.value("verification")
         try:
             return cls(
                 digest=ObjectId(members.required_text("composefs")),
@@ -106,7 +117,8 @@ class Record:
                 state=State(members.text("state") or "good"),
                 pinned=members.flag("pinned"),
                 rolled_back=members.flag("rolled-back"),
-                unknown={name: item for name, item in value.items() if name not in _MEMBERS},
+                verification=verification,
+                unknown=unknown,
             )
         except ValueError as error:
             raise Refused(str(error)) from error

@@ -9,15 +9,19 @@ from keelboot.image.refusal import Refused
 from keelboot.image.strictjson import Members, parse
 
 VERSION: Final = 1
-_MEMBERS = ("version", "kargs", "kargs-deleted")
+_MEMBERS = ("version", "kargs", "kargs-deleted", "enforce-container-sigpolicy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Kernel arguments that the machine adds to those of every image, and those of images that it does without."""
+    """Kernel arguments that the machine adds to those of every image, and those of images that it does without.
+
+    `strict` wants a policy that does not accept everything by default, for every image.
+    """
 
     kargs: tuple[str, ...] = ()
     kargs_deleted: tuple[str, ...] = ()
+    strict: bool = False
     unknown: Mapping[str, Any] = field(default_factory=dict)  # members of a newer keelboot
 
     def encode(self) -> bytes:
@@ -27,6 +31,8 @@ class Settings:
             "kargs": list(self.kargs),
             "kargs-deleted": list(self.kargs_deleted),
         }
+        if self.strict:
+            value["enforce-container-sigpolicy"] = True
         return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
@@ -40,5 +46,6 @@ class Settings:
         return cls(
             kargs=members.texts("kargs"),
             kargs_deleted=members.texts("kargs-deleted"),
+            strict=members.flag("enforce-container-sigpolicy"),
             unknown={name: item for name, item in value.items() if name not in _MEMBERS},
         )

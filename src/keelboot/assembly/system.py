@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from keelboot.assembly.record import Record, State
+from keelboot.assembly.verification import Verification
 from keelboot.boot import kernel_arguments
 from keelboot.boot.entries import SORT_KEY, Entry, Generation, Tries
 from keelboot.boot.systemd_boot import KERNELS, LOADERS
@@ -46,6 +47,7 @@ class System:
         parent: ObjectId | None = None,
         staged: str = "",
         state: State = State.GOOD,
+        verification: Verification | None = None,
     ) -> Record:
         """The record of the deployment DIGEST of this image, whose kernel is BOOT_DIGEST."""
         return Record(
@@ -63,6 +65,7 @@ class System:
             parent=parent,
             staged=staged,
             state=state,
+            verification=verification,
         )
 
 

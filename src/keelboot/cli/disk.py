@@ -3,14 +3,24 @@
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from keelboot.cli import trusting
 from keelboot.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keelboot.assembly.verification import Verification
+    from keelboot.host.admission import Terms
+    from keelboot.image.transports import Image
 
 SUMMARY = "write a disk that boots an image"
 EXAMPLES = """\
   keelboot disk localhost/web -o web.img
   keelboot disk localhost/web -o web.qcow2 --format qcow2 --size 20G --ssh-key ~/.ssh/id_ed25519.pub
   keelboot disk oci:./layout -o web.img --karg console=ttyS1
+  keelboot disk localhost/web -o web.img --target-imgref registry.example.org/web:1 --key cosign.pub
 """
 
 
@@ -35,11 +45,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target-imgref", metavar="IMAGE", help="what the machine's upgrades follow (default: IMAGE itself)"
     )
+    trusting.add_policy(parser)
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
 def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Write the disk."""
+    from functools import partial
+
     from keelboot.assembly.disk import DiskOptions, write_disk
     from keelboot.cli.values import kernel_argument, public_keys, size_in_bytes
     from keelboot.failure import NotWritable
@@ -57,12 +70,17 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
             f"cannot write {output}", why="it exists", fix="Name another file, or add --force to replace it."
         )
     started = time.monotonic()
+    target = Reference.parse(arguments.target_imgref) if arguments.target_imgref else None
+    given = trusting.given(arguments, target or Reference.parse(arguments.image))
+    terms = trusting.terms(arguments, terminal, given=given, called=target)
     options = DiskOptions(
         format=arguments.format or ("qcow2" if output.suffix == ".qcow2" else "raw"),
         size=size_in_bytes(arguments.size) if arguments.size else None,
         ssh_keys=tuple(key for file in arguments.ssh_key for key in public_keys(file)),
         arguments=tuple(kernel_argument(word) for word in arguments.karg),
-        target=str(Reference.parse(arguments.target_imgref)) if arguments.target_imgref else None,
+        target=str(target) if target else None,
+        etc=given.files if given else {},
+        decide=partial(_decided, terms) if given else None,
     )
     deployment = write_disk(Reference.parse(arguments.image), output, options, terminal.progress)
     status = output.stat()
@@ -87,3 +105,11 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
     terminal.out(f"composefs {deployment.digest.hex}")
     terminal.note(f"Boot it with: keelboot run {output}")
     return 0
+
+
+def _decided(terms: "Terms", image: "Image") -> "tuple[Verification, Mapping[str, bytes]]":
+    """What the policy that the machine gets says about IMAGE. Raises SignatureRefused."""
+    from keelboot.host import admission
+
+    admitted = admission.admit(image, terms)
+    return admitted.verification, admitted.evidence

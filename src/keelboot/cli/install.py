@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keelboot.cli import install_wishes, trusting
 from keelboot.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from keelboot.host.install.todisk import Found, Prepared
     from keelboot.host.install.tofilesystem import Found as Place
     from keelboot.host.install.tofilesystem import Prepared as PreparedPlace
-    from keelboot.image.reference import Reference
     from keelboot.progress import Progress
 
 SUMMARY = "make a machine: on a disk, in a filesystem, beside a system"
@@ -22,6 +22,7 @@ EXAMPLES = """\
   keelboot install to-disk --image docker://registry.example.org/web:1 --dry-run /dev/nvme0n1
   keelboot install to-filesystem --image docker://registry.example.org/web:1 /mnt
   keelboot install to-existing-root --image docker://registry.example.org/web:1
+  keelboot install to-disk --image docker://registry.example.org/web:1 --key cosign.pub /dev/vda
 """
 _IMAGE = "docker://NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE, containers-storage:NAME"
 
@@ -98,7 +99,11 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generic-image", action="store_true", help="leave the firmware's settings alone")
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     parser.add_argument("--progress-fd", metavar="FD", type=int, help="write progress there, as JSON lines")
-    parser.add_argument("--enforce-container-sigpolicy", action="store_true", help="not available in this version")
+    trusting.add_policy(parser)
+    trusting.add_unsigned(parser)
+    parser.add_argument(
+        "--enforce-container-sigpolicy", action="store_true", help="want a policy, now and at every upgrade"
+    )
     # bootc's, which mean nothing here: no SELinux policy, OSTree, bootupd or bound images; the image is always read.
     for ignored in (
         *("--disable-selinux", "--skip-fetch-check", "--run-fetch-check", "--composefs-backend"),
@@ -127,14 +132,7 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _refuse_unavailable(arguments: argparse.Namespace) -> None:
     """Raise Failure for what bootc could do in an installation, and this version cannot."""
     from keelboot.cli.values import BadValue
-    from keelboot.failure import Failure
 
-    if getattr(arguments, "enforce_container_sigpolicy", False):
-        raise Failure(
-            f"cannot install {arguments.image} with its signatures enforced",
-            why="this version does not check signatures yet",
-            fix="Leave --enforce-container-sigpolicy out if you trust where the image comes from.",
-        )
     if getattr(arguments, "bootloader", None) not in (None, "systemd"):
         raise BadValue(
             f"cannot install the boot loader {arguments.bootloader}",
@@ -146,6 +144,7 @@ def _refuse_unavailable(arguments: argparse.Namespace) -> None:
 def _to_disk(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from keelboot.cli.values import size_in_bytes
     from keelboot.failure import Failure
+    from keelboot.host import admission
     from keelboot.host.install import todisk
     from keelboot.image.transports import open_image
 
@@ -155,7 +154,7 @@ def _to_disk(arguments: argparse.Namespace, terminal: Terminal) -> int:
             why="no loop device is needed to write a disk into a file",
             fix=f"keelboot disk {arguments.image} -o {arguments.device} --size SIZE --force",
         )
-    size = arguments.root_size
+    size, given = arguments.root_size, trusting.given(arguments, install_wishes.followed(arguments))
     wishes = todisk.DiskWishes(
         disk=arguments.device,
         wipe=arguments.wipe,
@@ -163,13 +162,14 @@ def _to_disk(arguments: argparse.Namespace, terminal: Terminal) -> int:
         # bootc counts it in MiB where no unit is given.
         root_size=size_in_bytes(f"{size}M" if size.isdigit() else size) if size else None,
         block_setup=arguments.block_setup,
-        **_wishes(arguments),
+        **install_wishes.common(arguments, given),
     )
+    terms = trusting.terms(arguments, terminal, strict=wishes.strict, given=given, called=wishes.target)
     progress = _progress(arguments, terminal)
     started = time.monotonic()
     found = todisk.find(wishes)
     with open_image(wishes.image) as image:
-        prepared = todisk.prepare(wishes, found, image, progress)
+        prepared = todisk.prepare(wishes, found, image, admission.admit(image, terms), progress=progress)
         for remark in prepared.remarks:
             terminal.note(remark)
         if arguments.dry_run:
@@ -188,10 +188,11 @@ def _to_disk(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _to_filesystem(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from functools import partial
 
+    from keelboot.host import admission
     from keelboot.host.install import existing, tofilesystem
     from keelboot.image.transports import open_image
 
-    beside = arguments.way == "to-existing-root"
+    beside, given = arguments.way == "to-existing-root", trusting.given(arguments, install_wishes.followed(arguments))
     wishes = tofilesystem.FilesystemWishes(
         root=arguments.root,
         replace=arguments.replace,
@@ -200,14 +201,15 @@ def _to_filesystem(arguments: argparse.Namespace, terminal: Terminal) -> int:
         generic=arguments.generic_image,
         root_mount_spec=arguments.root_mount_spec,
         boot_mount_spec=arguments.boot_mount_spec,
-        **_wishes(arguments),
+        **install_wishes.common(arguments, given),
     )
+    terms = trusting.terms(arguments, terminal, strict=wishes.strict, given=given, called=wishes.target)
     install = partial(existing.install, cleanup=arguments.cleanup) if beside else tofilesystem.install
     progress = _progress(arguments, terminal)
     started = time.monotonic()
     found = existing.find(wishes) if beside else tofilesystem.find(wishes)
     with open_image(wishes.image) as image:
-        prepared = tofilesystem.prepare(wishes, found, image, progress)
+        prepared = tofilesystem.prepare(wishes, found, image, admission.admit(image, terms), progress=progress)
         for remark in prepared.remarks:
             terminal.note(remark)
         told = _filesystem(found, prepared)
@@ -234,7 +236,7 @@ def _filesystem(found: "Place", prepared: "PreparedPlace") -> dict[str, object]:
         "others": list(found.others),
         "enablesVerity": found.enable_verity,
         "takesFallback": prepared.fallback,
-        "kargs": list(prepared.arguments),
+        "kargs": list(prepared.settings.kargs),
         "verified": found.verified,
     }
 
@@ -305,43 +307,6 @@ def _progress(arguments: argparse.Namespace, terminal: Terminal) -> "Progress":
     return terminal.progress if number is None else to_descriptor(number, arguments.image)
 
 
-def _wishes(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What all ways have in common, as members of Wishes."""
-    from keelboot.cli.values import kernel_argument, public_keys
-
-    keys = arguments.root_ssh_authorized_keys
-    return {
-        "image": _reference(arguments.image),
-        "target": _target(arguments),
-        "arguments": tuple(kernel_argument(word) for word in arguments.karg),
-        "arguments_deleted": tuple(arguments.karg_delete),
-        "ssh_keys": tuple(public_keys(keys)) if keys else (),
-        "allow_missing_verity": arguments.allow_missing_verity,
-    }
-
-
-def _target(arguments: argparse.Namespace) -> "Reference | None":
-    """What upgrades follow. bootc's --target-transport says how --target-imgref is meant, which is a name then."""
-    if not arguments.target_imgref:
-        return None
-    transport = arguments.target_transport
-    prefix = "docker://" if transport == "registry" else f"{transport}:" if transport else ""
-    return _reference(prefix + arguments.target_imgref)
-
-
-def _reference(text: str) -> "Reference":
-    """The image TEXT names, with a whole path, so that it is the same image from everywhere."""
-    import os
-    from dataclasses import replace
-
-    from keelboot.image.reference import Reference, Transport
-
-    found = Reference.parse(text)
-    if found.transport in (Transport.OCI, Transport.OCI_ARCHIVE, Transport.DOCKER_ARCHIVE):
-        return replace(found, location=os.path.abspath(found.location))  # noqa: PTH100 - links in it may change
-    return found
-
-
 def _tell_plan(found: "Found", prepared: "Prepared", terminal: Terminal) -> None:
     from keelboot.host.install.device import partition_path, shown
 
@@ -359,8 +324,8 @@ def _tell_plan(found: "Found", prepared: "Prepared", terminal: Terminal) -> None
         )
     terminal.out(f"boots {prepared.look.system.title}, Linux {prepared.look.system.kernel_version}")
     terminal.out(f"composefs {prepared.look.digest.hex}" + ("" if prepared.verified else ", NOT verified on each read"))
-    if prepared.arguments:
-        terminal.out(f"kernel arguments of the machine: {' '.join(prepared.arguments)}")
+    if prepared.settings.kargs:
+        terminal.out(f"kernel arguments of the machine: {' '.join(prepared.settings.kargs)}")
     terminal.note("Nothing was changed.")
 
 
@@ -383,7 +348,7 @@ def _disk(found: "Found", prepared: "Prepared") -> dict[str, object]:
             }
             for number, volume in enumerate(prepared.plan.volumes, 1)
         ],
-        "kargs": list(prepared.arguments),
+        "kargs": list(prepared.settings.kargs),
         "verified": prepared.verified,
     }
 

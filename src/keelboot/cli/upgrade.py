@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keelboot.cli import trusting
 from keelboot.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def add_staging(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "required"),
         help="restart the userspace alone: auto, where the kernel stays the same; required, or fail",
     )
+    trusting.add_exceptions(parser)
     parser.add_argument("--retry-failed", action="store_true", help="stage it even if it failed on this machine before")
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
     parser.add_argument("--progress-fd", metavar="N", type=int, help="write progress to this pipe, as JSON lines")
@@ -50,8 +52,10 @@ def add_staging(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Stage the next version."""
+    from dataclasses import replace
+
     from keelboot.cli.values import BadValue
-    from keelboot.host import namespace, upgrade
+    from keelboot.host import namespace, records, signatures, upgrade
 
     if arguments.check and (arguments.apply or arguments.soft_reboot):
         raise BadValue("cannot use --check with --apply", why="--check changes nothing", fix="Leave one of them out.")
@@ -71,13 +75,17 @@ def execute(arguments: argparse.Namespace, terminal: Terminal) -> int:
         return _automatic(arguments, terminal, booted)
     with namespace.changing(terminal.progress) as sysroot:
         if arguments.from_downloaded:
+            terms = trusting.terms(arguments, terminal, strict=records.settings(sysroot).strict)
             if arguments.dry_run:
-                show_offer(terminal, upgrade.offered(upgrade.require_downloaded(sysroot), changed=True))
+                record = upgrade.require_downloaded(sysroot)
+                admitted = signatures.admit_downloaded(sysroot, booted, record, terms)
+                offer = replace(upgrade.offered(record, changed=True), verification=admitted.verification)
+                show_offer(terminal, offer)
                 return 0
             progress = progress_of(arguments, terminal, "downloaded")
-            outcome = upgrade.from_downloaded(sysroot, booted, var=Path("/var"), progress=progress)
+            outcome = upgrade.from_downloaded(sysroot, booted, terms=terms, var=Path("/var"), progress=progress)
             return finish(arguments, terminal, sysroot, booted, outcome, progress=progress)
-        wish = _wish(arguments, sysroot, booted)
+        wish = _wish(arguments, terminal, sysroot, booted)
         if arguments.check or arguments.dry_run:
             return look(arguments, terminal, sysroot, booted, wish)
         progress = progress_of(arguments, terminal, str(wish.source))
@@ -155,6 +163,7 @@ def restart_now(soft: str | None, terminal: Terminal, sysroot: "Sysroot", booted
 
 def show(terminal: Terminal, outcome: "Outcome") -> None:
     """Tell what came of it, in the words that Ansible's module for bootc looks for."""
+    from keelboot.host.status import verification
     from keelboot.host.upgrade import Result
 
     record = outcome.record
@@ -167,6 +176,7 @@ def show(terminal: Terminal, outcome: "Outcome") -> None:
                 "version": record.image_version if record else None,
                 "manifestDigest": record.manifest_digest if record else None,
                 "composefs": record.digest.hex if record else None,
+                "verification": verification(record.verification) if record else None,
                 "remarks": list(outcome.remarks),
                 "changedOnBothSides": [f"/etc/{path}" for path in outcome.both],
             }
@@ -186,6 +196,7 @@ def show(terminal: Terminal, outcome: "Outcome") -> None:
             terminal.out(f"  Version: {record.image_version}")
         terminal.out(f"  Digest: {record.manifest_digest}")
         terminal.out(f"  Composefs: {record.digest.hex}")
+        terminal.out(f"  Signed: {trusting.told(record.verification)}")
     for remark in outcome.remarks:
         terminal.note(remark)
     if outcome.both:
@@ -215,6 +226,10 @@ def show_offer(terminal: Terminal, offer: "Offer") -> None:
     terminal.out(
         f"  To fetch: {offer.missing_layers} of {offer.layers} layers, {offer.missing_size / 1_000_000:.1f} MB"
     )
+    if offer.verification:
+        terminal.out(f"  Signed: {trusting.told(offer.verification)}")
+    if offer.refusal:
+        terminal.note(f"It would be refused: {offer.refusal}")
     if offer.remark:
         terminal.note(offer.remark)
 
@@ -227,6 +242,8 @@ def publish(sysroot: "Sysroot", *, changed: bool = True) -> None:
 
 
 def _offer(offer: "Offer") -> dict[str, Any]:
+    from keelboot.host.status import verification
+
     return {
         "image": offer.image,
         "changed": offer.changed,
@@ -237,15 +254,17 @@ def _offer(offer: "Offer") -> dict[str, Any]:
         "missingLayers": offer.missing_layers,
         "missingSize": offer.missing_size,
         "remark": offer.remark or None,
+        "verification": verification(offer.verification),
+        "refusal": offer.refusal or None,
     }
 
 
-def _wish(arguments: argparse.Namespace, sysroot: "Sysroot", booted: "ObjectId") -> "Wish":
+def _wish(arguments: argparse.Namespace, terminal: Terminal, sysroot: "Sysroot", booted: "ObjectId") -> "Wish":
     from dataclasses import replace
 
     from keelboot.cli.surroundings import scratch
     from keelboot.cli.values import BadValue
-    from keelboot.host import upgrade
+    from keelboot.host import records, upgrade
 
     source = upgrade.require_followed(sysroot, booted)
     if arguments.tag:
@@ -257,6 +276,7 @@ def _wish(arguments: argparse.Namespace, sysroot: "Sysroot", booted: "ObjectId")
             ) from error
     return upgrade.Wish(
         source=source,
+        terms=trusting.terms(arguments, terminal, strict=records.settings(sysroot).strict),
         retry_failed=arguments.retry_failed,
         automatic=arguments.automatic,
         download_only=arguments.download_only,
@@ -276,7 +296,7 @@ def _automatic(arguments: argparse.Namespace, terminal: Terminal, booted: "Objec
     settings = automatic.settings()
     with namespace.changing(terminal.progress) as sysroot:
         arguments.download_only = settings.mode is Mode.DOWNLOAD
-        wish = _wish(arguments, sysroot, booted)
+        wish = _wish(arguments, terminal, sysroot, booted)
         if settings.mode is Mode.CHECK or arguments.dry_run:
             return look(arguments, terminal, sysroot, booted, wish)
         outcome = upgrade.update(sysroot, booted, wish, progress=terminal.progress)

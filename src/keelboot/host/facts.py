@@ -7,14 +7,29 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from keelboot.assembly.verification import Basis
 from keelboot.boot import esp
 from keelboot.failure import Failure
-from keelboot.host import boots, cached, etc, failed, mounts, namespace, published, records, status
+from keelboot.host import (
+    boots,
+    cached,
+    enforced,
+    etc,
+    failed,
+    mounts,
+    namespace,
+    policies,
+    published,
+    records,
+    status,
+)
 from keelboot.host.failed import FailedVersion
 from keelboot.host.mounts import Mount
+from keelboot.host.policies import Files
 from keelboot.host.record import Record
 from keelboot.host.status import Choice, Facts
 from keelboot.host.sysroot import Sysroot
@@ -92,6 +107,12 @@ def gather(sysroot: Sysroot, seen: Sequence[Mount], *, warnings: Sequence[str] =
     known = attempt("the deployments", lambda: _known(sysroot, told)) or []
     choices = attempt("the boot entries", lambda: _choices(sysroot, told)) if sysroot.esp != _NO_ESP else None
     told += _loose_ends(booted, known, choices)
+    downloaded = _downloaded(sysroot)
+    runs, next_one = _now_and_next(booted, downloaded, known, choices)
+    files = attempt("the policies", policies.find) or Files()
+    image = _registry_name(next_one or runs)
+    demands = attempt("what the policies demand", lambda: _demands(files, image)) if image else None
+    settings = attempt("the machine's settings", lambda: records.settings(sysroot))
     return Facts(
         booted=booted,
         since=rfc3339(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)),
@@ -99,7 +120,7 @@ def gather(sysroot: Sysroot, seen: Sequence[Mount], *, warnings: Sequence[str] =
         records=known,
         choices=choices,
         command_line=attempt("the kernel's command line", Path("/proc/cmdline").read_text) or "",
-        downloaded=_downloaded(sysroot),
+        downloaded=downloaded,
         failures=attempt("failures.json", lambda: _failures(sysroot)) or (),
         drift=attempt("what changed in /etc", lambda: _drift(sysroot, booted)) if booted else None,
         unhealthy=published.unhealthy(sysroot.run),
@@ -107,8 +128,37 @@ def gather(sysroot: Sysroot, seen: Sequence[Mount], *, warnings: Sequence[str] =
         read_only=read_only(seen),
         cached=cached.read(sysroot),
         updates=attempt("the settings of automatic updates", updates),
+        policies=[file.path for file in (files.own, files.containers) if file],
+        demands=demands,
+        strict=bool(settings and settings.strict),
+        cautions=enforced.cautions(runs, next_one, datetime.now(UTC)),
         warnings=told,
     )
+
+
+def _now_and_next(
+    booted: ObjectId | None, downloaded: ObjectId | None, known: Sequence[Record], choices: Sequence[Choice] | None
+) -> tuple[Record | None, Record | None]:
+    """The records of what runs and of what is staged or was downloaded, as far as they are there."""
+    if booted is None:
+        return None, None
+    slots = status.sort(Facts(booted=booted, records=known, choices=choices, downloaded=downloaded))
+    return slots.booted, slots.staged
+
+
+def _registry_name(record: Record | None) -> str:
+    """The full name of the image that RECORD is of and that is followed, if it is in a registry."""
+    if record is None or not record.image.startswith("docker:"):
+        return ""
+    verification = record.verification
+    if verification and verification.image and verification.basis is not Basis.LOCAL:
+        return verification.image
+    return status.transport_and_image(record.image)[1]
+
+
+def _demands(files: Files, image: str) -> dict[str, str]:
+    own, containers = ((file.path, file.content) if file else None for file in (files.own, files.containers))
+    return enforced.outline(own, containers, image)
 
 
 def _known(sysroot: Sysroot, told: list[str]) -> list[Record]:

@@ -3,8 +3,9 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import sha256, sha512
 from pathlib import Path
 
 from keelboot import durable
@@ -16,6 +17,8 @@ from keelboot.image.refusal import Refused
 from keelboot.image.tree import ObjectId
 
 _ORIGIN = "origin.json"
+_SIGNATURES = "signatures"
+_NOTHING: Mapping[str, bytes] = {}
 _GONE = ".gone-"  # a deployment that is being removed
 _DRAFT = ".draft-"  # one that is being made
 
@@ -66,8 +69,31 @@ def write(sysroot: Sysroot, record: Record) -> None:
         file.write(record.encode())
 
 
-def create(sysroot: Sysroot, record: Record, *, first: bool) -> None:
-    """Make the deployment's directory, with RECORD in it; it appears complete or not at all, and durable.
+def write_verified(sysroot: Sysroot, record: Record, evidence: Mapping[str, bytes]) -> None:
+    """The same, with the EVIDENCE that RECORD names: it is there before the record is; a cut leaves one of the two."""
+    directory = sysroot.deployment(record.digest)
+    with explained(sysroot):
+        _keep(directory, evidence)
+    write(sysroot, record)
+    with explained(sysroot), suppress(FileNotFoundError):
+        for path in (directory / _SIGNATURES).iterdir():
+            if path.name not in evidence:
+                path.unlink()
+
+
+def evidence(sysroot: Sysroot, record: Record) -> Mapping[str, bytes]:
+    """The bytes that RECORD's verification names, as far as they are there and are what their names say."""
+    found = {}
+    for name in record.verification.evidence if record.verification else ():
+        with suppress(OSError):
+            data = (sysroot.deployment(record.digest) / _SIGNATURES / name).read_bytes()
+            if (sha512 if len(name) == 128 else sha256)(data).hexdigest() == name:
+                found[name] = data
+    return found
+
+
+def create(sysroot: Sysroot, record: Record, *, first: bool, evidence: Mapping[str, bytes] = _NOTHING) -> None:
+    """Make the deployment's directory, with RECORD and EVIDENCE in it; it appears complete or not at all, and durable.
 
     FIRST gives it an /etc of its own at once, without changes; otherwise its first boot takes that of its parent.
     """
@@ -78,6 +104,7 @@ def create(sysroot: Sysroot, record: Record, *, first: bool) -> None:
         try:
             with durable.replacing(draft / _ORIGIN) as file:
                 file.write(record.encode())
+            _keep(draft, evidence)
             if first:
                 (draft / "etc/upper").mkdir(parents=True)
                 (draft / "etc/work").mkdir()
@@ -114,7 +141,8 @@ def rests(sysroot: Sysroot) -> list[Path]:
     """What was being made, replaced or removed when its process was killed; for who holds the machine's lock."""
     deployments = sysroot.deployments
     found = [deployments / name for name in _names(sysroot) if name.startswith((_GONE, _DRAFT))]
-    for pattern in (f"deploy/[0-9a-f]*/.{_ORIGIN}.*", f"deploy/[0-9a-f]*/{_GONE}*", ".*", "boots/.*"):
+    each = "deploy/[0-9a-f]*"
+    for pattern in (f"{each}/.{_ORIGIN}.*", f"{each}/{_SIGNATURES}/.*", f"{each}/{_GONE}*", ".*", "boots/.*"):
         found += sorted(sysroot.state.glob(pattern))
     return found
 
@@ -169,6 +197,18 @@ def explained(sysroot: Sysroot) -> Iterator[None]:
             why=f"{error.filename or sysroot.state}: {why}",
             fix="Look for the cause in the kernel's log (`dmesg`), then run `keelboot fsck`.",
         ) from error
+
+
+def _keep(directory: Path, evidence: Mapping[str, bytes]) -> None:
+    """Have EVIDENCE in the deployment's DIRECTORY, durable. Raises OSError."""
+    if not evidence:
+        return
+    place = directory / _SIGNATURES
+    place.mkdir(exist_ok=True)
+    for name, data in evidence.items():
+        with durable.replacing(place / name) as file:
+            file.write(data)
+    durable.sync_directory(directory)
 
 
 def _names(sysroot: Sysroot) -> list[str]:

@@ -3,7 +3,7 @@
 All text that came from an image or a check's output is stripped of what a terminal would act on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final
 
@@ -107,6 +107,8 @@ def _booted(shown: _Screen, told: _Told) -> None:
     title = about.get("title")
     shown.head("*", "running", ", ".join(text for text in (told.version(entry), title) if text), _BOLD)
     _origin(shown, told, entry)
+    _signed(shown, told, entry)
+    _policy(shown, told)
     since = f"booted {told.ago(extra.get('since'))}"
     if extra.get("deployed"):
         since += f", first {told.ago(extra['deployed'])}"
@@ -158,6 +160,66 @@ def _origin(shown: _Screen, told: _Told, entry: Document) -> None:
         shown.row("", f"pinned: {_yes(entry['pinned'])}; soft reboot: {_yes(entry['softRebootCapable'])}")
 
 
+def signed(
+    verification: Document, *, when: Callable[[str | None], str] = lambda text: text or "an unknown time"
+) -> str:
+    """Who signed an image, or why nobody had to, in one line; VERIFICATION is as the document has it."""
+    match verification.get("basis"):
+        case "signed":
+            by = "; ".join(f"{_signer(one)}, {when(one.get('time'))}" for one in verification["signatures"])
+            return f"by {by}   ({_file(verification)})"
+        case "policy":
+            return f"not needed: {_file(verification)} wants no signature"
+        case "local":
+            return "not looked for: it did not come from a registry"
+        case "unchecked":
+            return "NOT CHECKED: no policy is about it"
+        case "allow-unsigned":
+            return "NO: it was taken with --allow-unsigned, and no policy is about it"
+    return "unknown: nothing was recorded about its signatures"
+
+
+def _file(verification: Document) -> str:
+    return str(verification.get("policy") or "").partition(": ")[0]
+
+
+def _signer(signature: Document) -> str:
+    """What the policy calls the key, or who the certificate is for, or the key's fingerprint."""
+    key, signer = str(signature.get("key") or "")[:19], str(signature.get("signer") or "")
+    if signature.get("name"):
+        return f"{signature['name']} ({key})"
+    return signer if "(" in signer else f"{key} ({signer})"
+
+
+def _signed(shown: _Screen, told: _Told, entry: Document) -> None:
+    verification = told.about(entry).get("verification")
+    if verification is None:
+        return
+    styles = {"allow-unsigned": _RED, "unchecked": _YELLOW}
+    shown.row("signed", signed(verification, when=told.when), styles.get(verification.get("basis"), ""))
+    if verification.get("downgrade"):
+        shown.row("", f"taken with --allow-downgrade: {verification['downgrade']}", _RED)
+
+
+def _policy(shown: _Screen, told: _Told) -> None:
+    """What holds for the image that is followed, if it is in a registry."""
+    policy = told.extra.get("policy") or {}
+    demands = policy.get("demands")
+    if demands is None:
+        return
+    words = [f"{file} {demand}" for file, demand in demands.items()]
+    if not words:
+        bare = (
+            "nothing that comes from a registry is verified"
+            if told.command == "bootc"
+            else "unsigned images are refused"
+        )
+        words = [f"none is about this image: {bare}"]
+    if policy.get("strict"):
+        words.append("one has to be enforced")
+    shown.row("policy", "; ".join(words))
+
+
 def _update(shown: _Screen, told: _Told) -> None:
     entry = told.status["staged"] or told.status["booted"]
     cached = entry.get("cachedUpdate") or told.status["booted"].get("cachedUpdate")
@@ -184,6 +246,7 @@ def _staged(shown: _Screen, told: _Told) -> None:
         hint = f"the next boot runs it{f', with {tries} tries' if tries else ''}   (systemctl reboot)"
     shown.head("+", "staged", f"{told.version(entry)}, {told.ago(about.get('staged'))}", _BOLD)
     _origin(shown, told, entry)
+    _signed(shown, told, entry)
     shown.row("", hint, _GREEN)
 
 
@@ -210,6 +273,11 @@ def _back(shown: _Screen, told: _Told) -> None:
 def _brief(told: _Told, entry: Document) -> str:
     image, about = entry.get("image") or {}, told.about(entry)
     words = [told.version(entry), told.digest(image.get("imageDigest") or "")]
+    verification = about.get("verification") or {}
+    if verification.get("basis") == "signed":
+        words.append(f"signed by {', '.join(one.get('name') or _signer(one) for one in verification['signatures'])}")
+    elif verification.get("basis") == "allow-unsigned":
+        words.append("NOT SIGNED")
     if about.get("staged"):
         words.append(f"from {told.when(about['staged'])}")
     if entry["pinned"]:

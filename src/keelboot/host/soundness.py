@@ -82,6 +82,13 @@ def _machine(sysroot: Sysroot, booted: ObjectId | None) -> list[Finding]:
     """What is wrong outside the store."""
     found = [Finding(f"state/deploy/{name}", "it has no record that can be read") for name in records.damaged(sysroot)]
     found += [
+        Finding(
+            f"state/deploy/{record.digest.hex}/signatures", "not all are there and whole; `keelboot upgrade` renews"
+        )
+        for record in records.deployments(sysroot)
+        if record.verification and records.evidence(sysroot, record).keys() != record.verification.evidence
+    ]
+    found += [
         Finding(f"ESP loader/entries/{name}", "it is damaged, or not keelboot's")
         for name in esp.foreign(sysroot.esp)
         if name.startswith("keelboot-")

@@ -19,7 +19,7 @@ Running again after a cut finishes. Up to `entry` the machine boots what it boot
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -32,8 +32,10 @@ from keelboot.boot import esp
 from keelboot.boot.entries import Tries
 from keelboot.boot.systemd_boot import boot_digest
 from keelboot.composefs import reader, trees
-from keelboot.failure import CannotFinish, Failure, InvalidImage
-from keelboot.host import arguments, records, space
+from keelboot.failure import CannotFinish, Failure, InvalidImage, SignatureRefused
+from keelboot.host import admission, arguments, records, space
+from keelboot.host.admission import Terms
+from keelboot.host.admitted import Admitted
 from keelboot.host.sysroot import Sysroot
 from keelboot.image import bootable
 from keelboot.image.digest import Digest
@@ -72,6 +74,7 @@ def stage(
     image: Image,
     *,
     source: str | None = None,
+    terms: Terms | None = None,
     parent: ObjectId | None = None,
     settings: Settings | None = None,
     tries: int | None = TRIES,
@@ -83,15 +86,18 @@ def stage(
 ) -> Record:
     """Make IMAGE the next boot of SYSROOT, with so many TRIES to prove itself, and return its record.
 
-    SOURCE is the reference that upgrades follow, IMAGE's own if it is None. PARENT is the deployment whose /etc goes
-    on, None for a machine's first; TRIES is None where nothing has to be proved. VERIFIED is false for a filesystem
-    without fs-verity, DOWNLOAD_ONLY leaves the kernel and the entry for later. Raises OutOfSpace, CannotFinish,
-    InvalidImage and what reading an image raises.
+    TERMS decide whether it may be that, before any layer of it is read. SOURCE is the reference that upgrades follow,
+    IMAGE's own if it is None. PARENT is the deployment whose /etc goes on, None for a machine's first; TRIES is None
+    where nothing has to be proved. VERIFIED is false for a filesystem without fs-verity, DOWNLOAD_ONLY leaves the
+    kernel and the entry for later. Raises SignatureRefused, OutOfSpace, CannotFinish, InvalidImage and what reading an
+    image raises.
     """
+    admitted = admission.admit(image, terms or Terms())
     with fetched(sysroot, image, source=source, jobs=jobs, progress=progress, reached=reached) as candidate:
         return commit(
             sysroot,
             candidate,
+            admitted,
             parent=parent,
             settings=settings,
             tries=tries,
@@ -152,6 +158,7 @@ def stored(sysroot: Sysroot, record: Record, *, progress: Progress = SILENT) -> 
 def commit(
     sysroot: Sysroot,
     candidate: Candidate,
+    admitted: Admitted,
     *,
     parent: ObjectId | None,
     settings: Settings | None = None,
@@ -161,7 +168,8 @@ def commit(
     progress: Progress = SILENT,
     reached: Callable[[str], None] = lambda _: None,
 ) -> Record:
-    """Name what was fetched, from the bottom up; the arguments are those of `stage`. Raises OutOfSpace, Failure."""
+    """Name what was fetched, from the bottom up, if it was ADMITTED; other arguments as for `stage`. Raises Failure."""
+    require_admitted(candidate, admitted)
     system, objects = candidate.system, candidate.repository.objects
     space.require_esp(sysroot, candidate.boot_digest, (system.kernel.size, system.initramfs.size))
     record = system.record(
@@ -172,12 +180,13 @@ def commit(
         parent=parent,
         staged=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         state=State.GOOD if tries is None else State.STAGED,
+        verification=admitted.verification,
     )
     wanted = arguments.effective(system.arguments, settings or Settings())
     with progress.step("Syncing"):
         _publish(candidate, reached)
     with progress.step("Staging"):
-        record = _keep_state(sysroot, record)
+        record = _keep_state(sysroot, record, admitted.evidence)
         reached("state")
         if download_only:
             note_downloaded(sysroot, candidate.digest)
@@ -204,6 +213,16 @@ def commit(
         reached("entry")
         sysroot.downloaded.unlink(missing_ok=True)
     return record
+
+
+def require_admitted(candidate: Candidate, admitted: Admitted) -> None:
+    """Raise SignatureRefused where CANDIDATE is not the very image that was ADMITTED."""
+    if candidate.record.manifest_digest != admitted.manifest:
+        raise SignatureRefused(
+            f"cannot stage {candidate.system.image}",
+            why=f"{admitted.manifest} was accepted, and what is in the store is {candidate.record.manifest_digest}",
+            fix="Run `keelboot upgrade`, which looks for signatures again.",
+        )
 
 
 def note_downloaded(sysroot: Sysroot, digest: ObjectId) -> None:
@@ -325,18 +344,21 @@ def _publish(candidate: Candidate, reached: Callable[[str], None]) -> None:
     reached("reference")
 
 
-def _keep_state(sysroot: Sysroot, record: Record) -> Record:
-    """The deployment's directory, with RECORD; a version that failed before starts from its parent's /etc once more."""
+def _keep_state(sysroot: Sysroot, record: Record, evidence: Mapping[str, bytes]) -> Record:
+    """The deployment's directory, with RECORD and the EVIDENCE that it names.
+
+    A version that failed before starts from its parent's /etc once more.
+    """
     before = records.find(sysroot, record.digest)
     if not sysroot.deployment(record.digest).is_dir():
-        records.create(sysroot, record, first=record.parent is None)
+        records.create(sysroot, record, first=record.parent is None, evidence=evidence)
         return record
     if before:
         record = replace(record, pinned=before.pinned, unknown=before.unknown)
     if record.parent not in (None, record.digest) and (before is None or before.state is not State.GOOD):
         records.forget_etc(sysroot, record.digest)
         (sysroot.boots / record.digest.hex).unlink(missing_ok=True)
-    records.write(sysroot, record)
+    records.write_verified(sysroot, record, evidence)
     return record
 
 

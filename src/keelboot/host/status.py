@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from keelboot.assembly.verification import Basis, Verification
 from keelboot.host.failed import FailedVersion
 from keelboot.host.record import Record, State
 from keelboot.image.tree import ObjectId
@@ -70,6 +71,10 @@ class Facts:
     read_only: bool = False  # the disk itself cannot be written
     cached: Cached | None = None
     updates: Mapping[str, Any] | None = None  # how automatic updates are set; None where they are off
+    policies: Sequence[str] = ()  # the files that are there
+    demands: Mapping[str, str] | None = None  # by file, of the image that is followed; None for one of no registry
+    strict: bool = False  # whether a policy is enforced that does not accept everything by default
+    cautions: Sequence[str] = ()  # warnings that are about no damage
     warnings: Sequence[str] = ()
 
 
@@ -104,7 +109,7 @@ def document(facts: Facts) -> Document:
     if slots.others:
         status["otherDeployments"] = [_entry(record, facts) for record in slots.others]
     followed = slots.staged or slots.booted
-    return _host(followed, status, rollback_queued=slots.rollback_queued)
+    return _host(followed, status, rollback_queued=slots.rollback_queued, strict=facts.strict)
 
 
 def only_booted(whole: Document) -> Document:
@@ -165,13 +170,15 @@ def _likely_order(facts: Facts, records: Mapping[ObjectId, Record]) -> list[Obje
     return [record.digest for record in ordered]
 
 
-def _host(followed: Record | None, status: Document, *, rollback_queued: bool = False) -> Document:
+def _host(
+    followed: Record | None, status: Document, *, rollback_queued: bool = False, strict: bool = False
+) -> Document:
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": "host"},
         "spec": {
-            "image": _reference(followed.image) if followed else None,
+            "image": _reference(followed.image, _signature(followed, strict=strict)) if followed else None,
             "bootOrder": "rollback" if rollback_queued else "default",
         },
         "status": {"staged": None, "booted": None, "rollback": None, "rollbackQueued": False, "type": None} | status,
@@ -182,7 +189,7 @@ def _entry(record: Record, facts: Facts, *, download_only: bool = False) -> Docu
     cached = facts.cached
     return {
         "image": {
-            "image": _reference(record.image),
+            "image": _reference(record.image, _signature(record, strict=facts.strict)),
             "version": record.image_version or None,
             "timestamp": _timestamp(record.created),
             "imageDigest": record.manifest_digest,
@@ -225,9 +232,45 @@ def _composefs(digest: ObjectId, boot_digest: str, options: str) -> Document:
     }
 
 
-def _reference(text: str) -> Document:
+def _reference(text: str, signature: str | None = None) -> Document:
     transport, image = transport_and_image(text)
-    return {"image": image, "transport": transport}
+    found = {"image": image, "transport": transport}
+    return found | {"signature": signature} if signature else found
+
+
+def _signature(record: Record, *, strict: bool) -> str | None:
+    """What bootc calls the way in which signatures are checked; it leaves its default out."""
+    basis = record.verification.basis if record.verification else None
+    if strict or basis is Basis.SIGNED:
+        return "containerPolicy"
+    return "insecure" if basis is Basis.ALLOWED else None
+
+
+def verification(found: Verification | None) -> Document | None:
+    """What was decided about an image, without the bytes; None where nothing is known of it."""
+    if found is None:
+        return None
+    return {
+        "basis": str(found.basis),
+        "image": found.image or None,
+        "imageDigest": found.digest or None,
+        "policy": found.policy or None,
+        "policyHash": found.policy_hash or None,
+        "signatures": [
+            {
+                "key": one.key,
+                "name": one.name or None,
+                "signer": one.signer or None,
+                "identity": one.identity,
+                "time": _timestamp(one.time),
+                "annotations": dict(one.annotations),
+            }
+            for one in found.signatures
+        ],
+        "version": found.version,
+        "downgrade": found.downgrade,
+        "until": _timestamp(found.until),
+    }
 
 
 def _cached(cached: Cached, architecture: str) -> Document:
@@ -280,7 +323,12 @@ def _extra(facts: Facts, slots: Slots) -> Document:
         "failures": [_failure(item, versions) for item in facts.failures],
         "checked": _timestamp(facts.cached.checked) if facts.cached else None,
         "updates": dict(facts.updates) if facts.updates is not None else None,
-        "warnings": list(facts.warnings),
+        "policy": {
+            "files": list(facts.policies),
+            "demands": dict(facts.demands) if facts.demands is not None else None,
+            "strict": facts.strict,
+        },
+        "warnings": [*facts.warnings, *facts.cautions],
     }
 
 
@@ -293,6 +341,7 @@ def _deployment(record: Record, facts: Facts) -> Document:
         "state": str(record.state),
         "parent": record.parent.hex if record.parent else None,
         "rolledBack": record.rolled_back,
+        "verification": verification(record.verification),
         "triesLeft": choice.left if choice else None,
         "triesDone": choice.done if choice else 0,
     }

@@ -4,14 +4,30 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
 from keelboot.assembly.record import Record, State
+from keelboot.assembly.verification import Verification
 from keelboot.boot import esp
-from keelboot.failure import EtcConflict, Failure, Unhealthy
-from keelboot.host import cached, etc, garbage, kept, records, retention, rollback, space, stage, trial
+from keelboot.failure import Failure, Unhealthy
+from keelboot.host import (
+    admission,
+    cached,
+    conflicts,
+    garbage,
+    kept,
+    records,
+    retention,
+    rollback,
+    signatures,
+    space,
+    stage,
+    trial,
+)
+from keelboot.host.admission import Terms
+from keelboot.host.admitted import Admitted
 from keelboot.host.failed import FailedVersion
 from keelboot.host.stage import Candidate
 from keelboot.host.status import Cached
@@ -34,9 +50,13 @@ class Result(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What was asked for. AUTOMATIC is for timers: a version that failed before is passed over without an error."""
+    """What was asked for. AUTOMATIC is for timers: a version that failed before is passed over without an error.
+
+    TERMS are about who has to have signed it.
+    """
 
     source: Reference
+    terms: Terms = field(default_factory=Terms)
     switching: bool = False
     retry_failed: bool = False
     automatic: bool = False
@@ -58,7 +78,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What a source has now, told without reading a layer. Sizes are bytes as stored."""
+    """What a source has now, told without reading a layer. Sizes are bytes as stored.
+
+    `verification` is what was decided about its signatures, `refusal` why it would not be staged; neither where nothing
+    would be.
+    """
 
     image: str
     manifest_digest: str
@@ -69,6 +93,8 @@ class Offer:
     missing_layers: int = 0
     missing_size: int = 0
     remark: str = ""
+    verification: Verification | None = None
+    refusal: str = ""
 
 
 def followed(sysroot: Sysroot, booted: ObjectId) -> str | None:
@@ -108,6 +134,8 @@ def check(sysroot: Sysroot, booted: ObjectId, wish: Wish, *, rehearse: bool = Fa
         outcome = _decided(sysroot, booted, judged, _marks(image))
         if outcome and outcome.record:
             return offered(outcome.record, source=wish.source)
+        older = signatures.running(sysroot, booted, wish.source, switching=wish.switching)
+        verification, refusal = signatures.look(image, wish.terms, older, refusing=rehearse)
         with opened(sysroot.store, Lock.SHARED) as repository:
             missing = [layer for layer in image.layers if not stage.has_layer(repository, layer.diff_id)]
         if rehearse:
@@ -123,6 +151,8 @@ def check(sysroot: Sysroot, booted: ObjectId, wish: Wish, *, rehearse: bool = Fa
             missing_layers=len(missing),
             missing_size=sum(layer.descriptor.size for layer in missing),
             remark=outcome.remarks[0] if outcome else "",
+            verification=verification,
+            refusal=refusal,
         )
     if rehearse:
         return offer
@@ -150,18 +180,21 @@ def update(
 ) -> Outcome:
     """Have what WISH names as the next boot of the machine that runs BOOTED. Cuts leave what `stage` says.
 
-    Raises EtcConflict, Unhealthy, OutOfSpace, CannotFinish, Failure, and what opening and reading an image raises.
+    Raises SignatureRefused, EtcConflict, Unhealthy, OutOfSpace, CannotFinish, Failure, and what opening and reading an
+    image raises.
     """
     # First by what names it, then by its documents, then by what it turns out to be: the earlier, the less is fetched.
     if outcome := _decided(sysroot, booted, wish, _marks(wish.source)):
-        return outcome
+        return _renewed(sysroot, booted, wish, outcome)
     with open_image(wish.source, architecture=os.uname().machine, scratch=wish.scratch) as image:
         if outcome := _decided(sysroot, booted, wish, _marks(image)):
             return outcome
+        older = signatures.running(sysroot, booted, wish.source, switching=wish.switching)
+        admitted = admission.admit(image, wish.terms, older)
         with stage.fetched(sysroot, image, jobs=wish.jobs, progress=progress, reached=reached) as candidate:
             record = records.find(sysroot, candidate.digest)
             if record is None and candidate.digest == booted:
-                record = _put_back(sysroot, candidate)
+                record = _put_back(sysroot, candidate, admitted)
             if record and (outcome := _settled(sysroot, booted, wish, record)):
                 return outcome
             if refused := _failed_before(sysroot, wish, lambda one: one.digest == candidate.digest):
@@ -170,6 +203,7 @@ def update(
                 sysroot,
                 booted,
                 candidate,
+                admitted,
                 var=wish.var,
                 download_only=wish.download_only,
                 progress=progress,
@@ -181,13 +215,19 @@ def from_downloaded(
     sysroot: Sysroot,
     booted: ObjectId,
     *,
+    terms: Terms | None = None,
     var: Path | None = None,
     progress: Progress = SILENT,
     reached: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Have what was downloaded as the next boot; no network is needed. Raises as `update` does."""
-    with stage.stored(sysroot, require_downloaded(sysroot), progress=progress) as candidate:
-        return _commit(sysroot, booted, candidate, var=var, progress=progress, reached=reached)
+    """Have what was downloaded as the next boot; no network is needed. Raises as `update` does.
+
+    By TERMS it is decided again whether it may be, from the signatures that were kept with it.
+    """
+    record = require_downloaded(sysroot)
+    admitted = signatures.admit_downloaded(sysroot, booted, record, terms or Terms())
+    with stage.stored(sysroot, record, progress=progress) as candidate:
+        return _commit(sysroot, booted, candidate, admitted, var=var, progress=progress, reached=reached)
 
 
 def require_downloaded(sysroot: Sysroot) -> Record:
@@ -216,6 +256,7 @@ def _commit(
     sysroot: Sysroot,
     booted: ObjectId,
     candidate: Candidate,
+    admitted: Admitted,
     *,
     var: Path | None,
     download_only: bool = False,
@@ -224,10 +265,11 @@ def _commit(
 ) -> Outcome:
     if var:
         space.require_var(var, candidate.tree, candidate.system.image)
-    both, remarks = _judge_etc(sysroot, booted, candidate)
+    both, remarks = conflicts.judge(sysroot, booted, candidate)
     record = stage.commit(
         sysroot,
         candidate,
+        admitted,
         parent=booted,
         settings=records.settings(sysroot),
         verified=rollback.verified(sysroot),
@@ -304,6 +346,17 @@ def _settled(sysroot: Sysroot, booted: ObjectId, wish: Wish, record: Record) -> 
     return Outcome(result=Result.UNCHANGED, record=record, remarks=remarks)
 
 
+def _renewed(sysroot: Sysroot, booted: ObjectId, wish: Wish, outcome: Outcome) -> Outcome:
+    """OUTCOME, after what the machine has was looked at for new signatures of it."""
+    record = outcome.record
+    if outcome.result is not Result.UNCHANGED or record is None:
+        return outcome
+    if record.digest not in (booted, waiting(sysroot, booted)):
+        return outcome
+    remark = signatures.renew(sysroot, record, wish.source, wish.terms)
+    return replace(outcome, remarks=(*outcome.remarks, remark)) if remark else outcome
+
+
 def _hold_back(sysroot: Sysroot, record: Record) -> Outcome:
     """Have what is staged wait for `--from-downloaded`: its note comes before its entry goes."""
     stage.note_downloaded(sysroot, record.digest)
@@ -329,47 +382,15 @@ def _failed_before(sysroot: Sysroot, wish: Wish, fits: Callable[[FailedVersion],
     )
 
 
-def _judge_etc(sysroot: Sysroot, booted: ObjectId, candidate: Candidate) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Files in /etc that this machine and the new image both changed, and remarks. Raises EtcConflict."""
-    upper, repository = sysroot.deployment(booted) / "etc/upper", candidate.repository
-    if not upper.is_dir():
-        return (), ()
-    found = etc.preflight(
-        stage.tree_of(repository, booted),
-        upper,
-        candidate.tree,
-        lambda node: stage.small_file(repository.objects, node),
-    )
-    if found.conflicts:
-        raise EtcConflict(
-            f"cannot stage {candidate.system.image}",
-            why="Merge conflicts found in etc: a file on one side is a directory on the other: "
-            + _shown([f"/etc/{path}" for path in found.conflicts]),
-            fix="Move what this machine has there out of the way, or take the image's: `keelboot etc reset PATH`.",
-        )
-    remarks = (
-        (
-            "Users or groups have other numbers on this machine than in the image, which has files of theirs: "
-            + _shown(list(found.foreign)),
-        )
-        if found.foreign
-        else ()
-    )
-    return found.both, remarks
-
-
-def _shown(paths: list[str]) -> str:
-    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
-
-
-def _put_back(sysroot: Sysroot, candidate: Candidate) -> Record:
+def _put_back(sysroot: Sysroot, candidate: Candidate, admitted: Admitted) -> Record:
     """The record of what runs, which was lost: it is the candidate."""
     record = candidate.system.record(
         candidate.digest,
         manifest_digest=candidate.record.manifest_digest,
         config_digest=candidate.record.config_digest,
         boot_digest=candidate.boot_digest,
+        verification=admitted.verification,
     )
     sysroot.deployment(record.digest).mkdir(parents=True, exist_ok=True)
-    records.write(sysroot, record)
+    records.write_verified(sysroot, record, admitted.evidence)
     return record

@@ -13,6 +13,7 @@ from keelboot.assembly.disk import DiskOptions, write_disk
 from keelboot.assembly.inspection import inspect
 from keelboot.assembly.record import Record, State, reference_of
 from keelboot.assembly.settings import Settings
+from keelboot.assembly.verification import Basis, Verification
 from keelboot.failure import InvalidImage
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
@@ -109,6 +110,27 @@ def test_keys_are_bootcs_tmpfiles_line_in_this_deployments_etc(layout: Layout, t
     encoded = re.fullmatch(r"d .*\nf~ /root/\.ssh/authorized_keys 0600 root root - (\S+)\n", target.read_text())
     assert encoded
     assert base64.b64decode(encoded[1]).decode() == f"{KEY}\n"
+
+
+def test_a_policy_and_what_it_decided_lie_in_the_deployment(layout: Layout, tmp_path: Path) -> None:
+    kept = Verification(basis=Basis.LOCAL, image="somewhere")
+    options = DiskOptions(
+        etc={"/etc/keelboot/trust.json": b"a policy", "/etc/keelboot/keys/a.pub": b"a key"},
+        decide=lambda _: (kept, {"a" * 64: b"evidence"}),
+    )
+    disk = tmp_path / "x.img"
+    deployment = write_disk(Reference.parse(f"oci:{layout()}"), disk, options)
+    assert deployment.record.verification == kept
+    store, state = partitions(disk)["keelboot-store"], f"/state/deploy/{deployment.digest.hex}"
+    for path, content in (
+        ("etc/upper/keelboot/trust.json", "a policy"),
+        ("etc/upper/keelboot/keys/a.pub", "a key"),
+        (f"signatures/{'a' * 64}", "evidence"),
+    ):
+        store.debugfs(f"dump {state}/{path} {tmp_path}/dumped")
+        assert (tmp_path / "dumped").read_text() == content
+    store.debugfs(f"dump {state}/origin.json {tmp_path}/dumped")
+    assert Record.parse((tmp_path / "dumped").read_bytes()) == deployment.record
 
 
 def test_kernel_arguments_of_image_and_operator_follow_each_other(

@@ -133,12 +133,6 @@ def test_dockers_daemon_is_not_asked() -> None:
         switch.reference("web", "docker-daemon")
 
 
-def test_signatures_that_cannot_be_checked_are_not_passed_over(keelboot: Keelboot) -> None:
-    done = keelboot("switch", "--enforce-container-sigpolicy", "localhost/web")
-    assert done.returncode == 1
-    assert "does not check signatures yet" in done.stderr
-
-
 KNOWN = [Record(digest=ObjectId(digits * 32), image="docker://x/web") for digits in ("ab", "a0", "cd")]
 
 

@@ -13,7 +13,8 @@ from keelboot.assembly.record import State
 from keelboot.assembly.settings import Settings
 from keelboot.boot import esp
 from keelboot.failure import CannotFinish, Failure, InvalidImage, OutOfSpace
-from keelboot.host import records, space, stage
+from keelboot.host import records, signatures, space, stage
+from keelboot.host.admission import Terms
 from keelboot.image.reference import Reference
 from keelboot.store.references import listing
 from small_images import write_layout
@@ -91,7 +92,8 @@ def test_what_is_only_downloaded_does_not_boot(tmp_path: Path) -> None:
     assert sysroot.downloaded.read_text().strip() == record.digest.hex
     shutil.rmtree(tmp_path / "v2")
     with stage.stored(sysroot, records.read(sysroot, record.digest)) as candidate:
-        again = stage.commit(sysroot, candidate, parent=first)
+        admitted = signatures.admit_downloaded(sysroot, first, record, Terms())
+        again = stage.commit(sysroot, candidate, admitted, parent=first)
     assert again.digest == record.digest
     assert again.boot_digest == record.boot_digest
     assert boots(sysroot) == [f"{record.digest.hex[:8]}+3", first.hex[:8]]

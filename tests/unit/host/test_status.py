@@ -327,6 +327,7 @@ def test_what_keelboot_adds() -> None:
         "kernel": "6.12.48",
         "staged": "2026-01-03T00:00:00Z",
         "state": "staged",
+        "verification": None,
         "parent": B.hex,
         "rolledBack": False,
         "triesLeft": 2,

@@ -17,8 +17,8 @@ FILESYSTEMS: Final = ("ext4", "btrfs", "xfs")
 BLOCK_SETUPS: Final = ("direct", "tpm2-luks")
 _LOADERS = ("grub", "grub-cc", "systemd", "none")
 _RUST_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
-# Known and without meaning here: there is one state per machine, no OSTree and no bootupd, and policies come later.
-_IGNORED = ("stateroot", "ostree", "bootupd", "enforce-container-sigpolicy")
+# Known and without meaning here: there is one state per machine, no OSTree and no bootupd.
+_IGNORED = ("stateroot", "ostree", "bootupd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class Configuration:
     root_mount_spec: str | None = None
     boot_mount_spec: str | None = None
     discoverable: bool | None = None  # whether the root is found by its partition's type, without root=
+    strict: bool = False  # whether the machine enforces a policy of signatures
 
 
 def as_json(found: Configuration) -> dict[str, object]:
@@ -45,6 +46,7 @@ def as_json(found: Configuration) -> dict[str, object]:
         "root-mount-spec": found.root_mount_spec,
         "boot-mount-spec": found.boot_mount_spec,
         "discoverable-partitions": found.discoverable,
+        "enforce-container-sigpolicy": found.strict or None,
     }
     return {name: value for name, value in told.items() if value is not None}
 
@@ -80,6 +82,7 @@ class _Reader:
         known = (
             *("filesystem", "root-fs-type", "block", "kargs", "karg-deletes", "match-architectures"),
             *("root-mount-spec", "boot-mount-spec", "bootloader", "discoverable-partitions"),
+            "enforce-container-sigpolicy",
             *_IGNORED,
         )
         self._known(table, known, "install.")
@@ -93,6 +96,9 @@ class _Reader:
         discoverable = table.get("discoverable-partitions", before.discoverable)
         if discoverable is not None and not isinstance(discoverable, bool):
             raise self._refusal("discoverable-partitions is not true or false")
+        strict = table.get("enforce-container-sigpolicy", before.strict)
+        if not isinstance(strict, bool):
+            raise self._refusal("enforce-container-sigpolicy is not true or false")
         return replace(
             before,
             filesystem=self._filesystem(table) or before.filesystem,
@@ -102,6 +108,7 @@ class _Reader:
             root_mount_spec=self._text(table, "root-mount-spec", before.root_mount_spec),
             boot_mount_spec=self._text(table, "boot-mount-spec", before.boot_mount_spec),
             discoverable=discoverable,
+            strict=strict,
         )
 
     def _filesystem(self, table: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from keelboot.boot import esp
 from keelboot.boot.systemd_boot import LOADER_CONF, LOADERS, SHELL_SCRIPT
 from keelboot.failure import NoVerity
 from keelboot.host import namespace, records, stage
+from keelboot.host.admitted import Admitted
 from keelboot.host.install import wishes as asked
 from keelboot.host.install.look import Look
 from keelboot.host.install.wishes import Wishes
@@ -38,14 +39,17 @@ def deploy(
     wishes: Wishes,
     settings: Settings,
     *,
+    admitted: Admitted,
     verified: bool,
     progress: Progress,
     check: Callable[[Candidate], None] = lambda _: None,
 ) -> Record:
     """Have IMAGE, which LOOK is of, in the store of SYSROOT, and an entry on its ESP that boots it.
 
-    CHECK is called once the contents are in the store and nothing names them, and may refuse. VERIFIED demands that
-    everything is sealed. Running again after a cut finishes the work. Raises Failure.
+    ADMITTED proves that IMAGE may be that. CHECK is called once the contents are in the store and nothing names them,
+    and may refuse. VERIFIED demands that everything is sealed. Running again after a cut finishes the work.
+
+    Raises Failure.
     """
     source = str(wishes.target or wishes.image)
     with (
@@ -59,10 +63,19 @@ def deploy(
         check(candidate)
         records.write_settings(sysroot, settings)
         record = stage.commit(
-            sysroot, candidate, parent=None, settings=settings, tries=None, verified=verified, progress=progress
+            sysroot,
+            candidate,
+            admitted,
+            parent=None,
+            settings=settings,
+            tries=None,
+            verified=verified,
+            progress=progress,
         )
     if wishes.ssh_keys:
         write_keys(sysroot, record.digest, wishes.ssh_keys)
+    for path, content in wishes.etc.items():
+        write_etc(sysroot, record.digest, path, content)
     return record
 
 
@@ -90,11 +103,23 @@ def write_keys(sysroot: Sysroot, digest: ObjectId, keys: tuple[str, ...]) -> Non
     # tmpfiles.d(5): "f~" takes its content in base64, so no character of a key means anything to it.
     content = base64.b64encode("".join(f"{key}\n" for key in keys).encode()).decode()
     lines = f"d /root/.ssh 0700 root root - -\nf~ /root/.ssh/authorized_keys 0600 root root - {content}\n"
-    file = sysroot.deployment(digest) / "etc/upper" / _KEYS
+    write_etc(sysroot, digest, f"/etc/{_KEYS}", lines.encode())
+
+
+def write_etc(sysroot: Sysroot, digest: ObjectId, path: str, content: bytes) -> None:
+    """Have CONTENT at PATH, below /etc, as a change of this machine under the deployment DIGEST.
+
+    Durable when this returns.
+    """
+    upper = sysroot.deployment(digest) / "etc/upper"
+    file = upper / path.removeprefix("/etc/")
     file.parent.mkdir(parents=True, exist_ok=True)
     with durable.replacing(file) as draft:
-        draft.write(lines.encode())
-    durable.sync_directory(file.parent.parent)
+        draft.write(content)
+    for directory in file.parent.parents:
+        durable.sync_directory(directory)
+        if directory == upper:
+            break
 
 
 def add_loader(sysroot: Sysroot, look: Look, *, fallback: bool, configuration: bytes = LOADER_CONF) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 
 from keelboot.assembly.record import Record
 from keelboot.assembly.settings import Settings
+from keelboot.host.admitted import Admitted
 from keelboot.host.install import deploying, device, partitioning, probe, temporary
 from keelboot.host.install import wishes as asked
 from keelboot.host.install.configuration import Configuration
@@ -59,8 +60,8 @@ class Prepared:
     look: Look
     plan: DiskPlan
     verified: bool
-    arguments: tuple[str, ...]  # that the machine adds to the image's
-    arguments_deleted: tuple[str, ...]
+    admitted: Admitted
+    settings: Settings
     remarks: tuple[str, ...]
 
 
@@ -84,8 +85,13 @@ def find(wishes: DiskWishes) -> Found:
     return Found(disk, tuple(lost))
 
 
-def prepare(wishes: DiskWishes, disk: Found, image: Image, progress: Progress = SILENT) -> Prepared:
-    """Look at the image, and decide. Raises OutOfSpace, NoVerity, MissingTool, CannotFinish, InvalidImage."""
+def prepare(
+    wishes: DiskWishes, disk: Found, image: Image, admitted: Admitted, *, progress: Progress = SILENT
+) -> Prepared:
+    """Look at the image, which was ADMITTED, and decide.
+
+    Raises OutOfSpace, NoVerity, MissingTool, CannotFinish, InvalidImage.
+    """
     found = look(image, progress)
     configuration = found.configuration
     asked.refuse_block_setup(wishes.block_setup, configuration)
@@ -103,8 +109,8 @@ def prepare(wishes: DiskWishes, disk: Found, image: Image, progress: Progress = 
         look=found,
         plan=planned,
         verified=verified,
-        arguments=settings.kargs,
-        arguments_deleted=settings.kargs_deleted,
+        admitted=admitted,
+        settings=settings,
         remarks=(remark,) if remark else (),
     )
 
@@ -140,7 +146,8 @@ def install(
                 image,
                 prepared.look,
                 wishes,
-                Settings(kargs=prepared.arguments, kargs_deleted=prepared.arguments_deleted),
+                prepared.settings,
+                admitted=prepared.admitted,
                 verified=prepared.verified,
                 progress=progress,
             )

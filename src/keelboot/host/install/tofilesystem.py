@@ -26,6 +26,7 @@ from keelboot.disk.layout import ESP_TYPE
 from keelboot.durable import sync_filesystem
 from keelboot.failure import CannotFinish, Failure, NotWritable, NoVerity, OutOfSpace
 from keelboot.host import mounts, published, records
+from keelboot.host.admitted import Admitted
 from keelboot.host.install import deploying, firmware, initramfs, probe, stack, temporary, where
 from keelboot.host.install import wishes as asked
 from keelboot.host.install.device import Node
@@ -76,8 +77,8 @@ class Prepared:
     """What was decided before anything is written. FALLBACK: the loader takes the place where firmware looks itself."""
 
     look: Look
-    arguments: tuple[str, ...]
-    arguments_deleted: tuple[str, ...]
+    admitted: Admitted
+    settings: Settings
     fallback: bool
     remarks: tuple[str, ...]
 
@@ -131,8 +132,10 @@ def find(wishes: FilesystemWishes, *, may_enable_verity: bool = False) -> Found:
     )
 
 
-def prepare(wishes: FilesystemWishes, found: Found, image: Image, progress: Progress = SILENT) -> Prepared:
-    """Look at the image, and decide. Raises MissingTool, OutOfSpace, CannotFinish, InvalidImage."""
+def prepare(
+    wishes: FilesystemWishes, found: Found, image: Image, admitted: Admitted, *, progress: Progress = SILENT
+) -> Prepared:
+    """Look at the image, which was ADMITTED, and decide. Raises MissingTool, OutOfSpace, CannotFinish, InvalidImage."""
     seen = look(image, progress)
     configuration = seen.configuration
     with temporary.places() as places, opened_esp(found, places) as esp_directory:
@@ -145,8 +148,8 @@ def prepare(wishes: FilesystemWishes, found: Found, image: Image, progress: Prog
     remark = asked.remark(seen.system.image, agent=seen.agent)
     return Prepared(
         look=seen,
-        arguments=settings.kargs,
-        arguments_deleted=settings.kargs_deleted,
+        admitted=admitted,
+        settings=settings,
         fallback=fallback,
         remarks=(remark,) if remark else (),
     )
@@ -179,7 +182,8 @@ def install(
             image,
             prepared.look,
             wishes,
-            Settings(kargs=prepared.arguments, kargs_deleted=prepared.arguments_deleted),
+            prepared.settings,
+            admitted=prepared.admitted,
             verified=found.verified,
             progress=progress,
             check=lambda candidate: _refuse_initramfs(candidate, found.stack),

@@ -1,7 +1,7 @@
 """What the operator asked of an installation, and what that and the image together come to. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from keelboot.assembly.settings import Settings
 from keelboot.failure import CannotFinish, Failure, NoVerity
@@ -14,6 +14,7 @@ from keelboot.image.reference import Reference
 class Wishes:
     """What is common to all ways to install. TARGET is what upgrades follow, if it is not IMAGE itself.
 
+    ETC are files below /etc, by path, that the machine gets as changes of its own; STRICT has it enforce a policy.
     A mount spec is what mount(8) takes as a source, like UUID=...; "" asks for no argument, None leaves it to keelboot.
     """
 
@@ -22,6 +23,8 @@ class Wishes:
     arguments: tuple[str, ...] = ()
     arguments_deleted: tuple[str, ...] = ()
     ssh_keys: tuple[str, ...] = ()
+    etc: Mapping[str, bytes] = field(default_factory=dict)
+    strict: bool = False
     allow_missing_verity: bool = False
     root_mount_spec: str | None = None
     boot_mount_spec: str | None = None
@@ -34,6 +37,7 @@ def settings(wishes: Wishes, configuration: Configuration, own: Sequence[str]) -
     return Settings(
         kargs=tuple(dict.fromkeys((*own, *mounts, *configuration.arguments, *wishes.arguments))),
         kargs_deleted=tuple(dict.fromkeys((*configuration.arguments_deleted, *wishes.arguments_deleted))),
+        strict=wishes.strict or configuration.strict,
     )
 
 

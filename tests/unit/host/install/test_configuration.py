@@ -15,6 +15,7 @@ karg-deletes = ["splash"]
 root-mount-spec = ""
 boot-mount-spec = "LABEL=boot"
 discoverable-partitions = false
+enforce-container-sigpolicy = true
 bootloader = "systemd"
 stateroot = "default"
 [install.filesystem.root]
@@ -28,6 +29,7 @@ type = "btrfs"
         root_mount_spec="",
         boot_mount_spec="LABEL=boot",
         discoverable=False,
+        strict=True,
     )
 
 
@@ -54,6 +56,7 @@ def test_an_image_that_says_nothing() -> None:
         ("[install]\nunknown = 1", "unknown key install.unknown"),
         ("[instal]\nkargs = []", "unknown key instal"),
         ('[install]\nkargs = "a"', "kargs is not a list"),
+        ('[install]\nenforce-container-sigpolicy = "yes"', "enforce-container-sigpolicy is not true or false"),
         ('[install]\nkargs = ["a b"]', "more than one argument"),
         ('[install]\nkargs = ["composefs=0"]', "names the deployment"),
         ('[install]\nroot-fs-type = "zfs"', "'zfs' is none of"),

@@ -9,9 +9,11 @@ import pytest
 
 from conftest import BOOTABLE
 from keelboot.assembly.settings import Settings
+from keelboot.assembly.verification import Basis
 from keelboot.boot import esp
 from keelboot.failure import CannotFinish, InvalidImage, NoVerity
-from keelboot.host import published, records
+from keelboot.host import admission, published, records
+from keelboot.host.admission import Terms
 from keelboot.host.install import deploying, existing, tofilesystem
 from keelboot.host.install.look import Look, look
 from keelboot.host.install.wishes import Wishes
@@ -41,10 +43,14 @@ def deployed(sysroot: Sysroot, directory: Path, *, verified: bool = False) -> re
         image=Reference.parse(f"oci:{directory}"),
         target=Reference.parse("docker://registry.example.org/web:1"),
         ssh_keys=(KEY,),
+        etc={"/etc/keelboot/trust.json": b"a policy"},
     )
     settings = Settings(kargs=("root=UUID=u", "mine"), kargs_deleted=("splash",))
     with open_image(wishes.image) as image:
-        return deploying.deploy(sysroot, image, look(image), wishes, settings, verified=verified, progress=SILENT)
+        admitted = admission.admit(image, Terms())
+        return deploying.deploy(
+            sysroot, image, look(image), wishes, settings, admitted=admitted, verified=verified, progress=SILENT
+        )
 
 
 def test_a_look_tells_what_an_image_takes(layout: Callable[..., Path], bootable_files: dict[str, bytes | None]) -> None:
@@ -111,6 +117,13 @@ def test_everything_is_there(layout: Callable[..., Path], sysroot: Sysroot) -> N
     assert words[-2:] == ["root=UUID=u", "mine"]
     assert esp.sound(sysroot.esp, record.boot_digest)
     assert (sysroot.store / "images" / record.digest.hex).exists()
+
+
+def test_a_policy_is_a_change_of_this_machines_etc(layout: Callable[..., Path], sysroot: Sysroot) -> None:
+    record = deployed(sysroot, layout())
+    assert (sysroot.deployment(record.digest) / "etc/upper/keelboot/trust.json").read_text() == "a policy"
+    assert record.verification
+    assert record.verification.basis is Basis.LOCAL
 
 
 def test_keys_reach_root_whatever_is_in_them(layout: Callable[..., Path], sysroot: Sysroot) -> None:
