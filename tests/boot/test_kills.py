@@ -27,7 +27,7 @@ KILLS = int(os.environ.get("KEELBOOT_KILLS", "30"))
 SEED = int(os.environ.get("KEELBOOT_SEED", "1"))
 pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(900 + 300 * KILLS)]
 
-NAMES = ("a", "b", "c")
+NAMES = ("a", "b", "c", "d", "e")
 FSCK_EVERY = 10  # rounds; all of the store is read, which takes as long as a boot
 
 
@@ -55,6 +55,13 @@ class Machine:
 
     def command(self, name: str) -> str:
         return f"keelboot switch {self.source}:{name}"
+
+    def foreign(self) -> list[str]:
+        """The versions that the machine does not have."""
+        status = self.status()
+        entries = [status["booted"], status["staged"], status["rollback"], *status.get("otherDeployments", ())]
+        here = {version(entry) for entry in entries}
+        return [name for name in NAMES if name not in here]
 
     def upgrade(self, name: str) -> float:
         """A whole upgrade to the version NAME: the seconds it took."""
@@ -126,13 +133,12 @@ def killed(
         computer.told(registry.trust())
         machine = Machine(computer, f"docker://{registry.inside}/example/kill", built.digest)
         for number in range(KILLS):
-            runs = version(machine.status()["booted"])
-            first, second = (name for name in NAMES if name != runs) if runs in NAMES else NAMES[:2]
+            first, second = machine.foreign()[:2]
             whole = machine.upgrade(first)
             machine.cut(second, draw.uniform(0, 1.1) * whole, whole)
             if number % FSCK_EVERY == FSCK_EVERY - 1:
                 machine.sound()
-        machine.upgrade(next(name for name in NAMES if name != version(machine.status()["booted"])))
+        machine.upgrade(machine.foreign()[0])
         computer.reboot()
         machine.sound()
         yield machine
