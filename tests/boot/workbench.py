@@ -54,7 +54,7 @@ class Workbench(Computer):
         assert line, f"the machine did not come up: {self.log.with_suffix('.stderr').read_text()[-3000:]}"
         self._ports = {22: json.loads(line)["ssh"], 80: json.loads(line)["http"]}
         self.dial()
-        self.boot = self.told("cat /proc/sys/kernel/random/boot_id")
+        self.see_boot()
 
 
 def serve(key_file: Path, log: Path, writes: str, disks: list[Path]) -> None:
