@@ -1,5 +1,6 @@
 """A registry on this computer, as machines under test reach it: Debian's docker-registry, without TLS and accounts."""
 
+import json
 import socket
 import subprocess
 import time
@@ -24,10 +25,11 @@ class Registry:
         return f"{SEEN_FROM_A_MACHINE}:{self.port}"
 
     def trust(self) -> str:
-        """What a machine runs to use it without TLS, and to take what nobody signed from it."""
+        """What a machine runs to use it without TLS, and to take what nobody signed from it or from where nobody is."""
         directory = "/etc/containers/registries.conf.d"
         text = f'[[registry]]\\nlocation = "{self.inside}"\\ninsecure = true\\n'
-        policy = f'{{"version":1,"keys":{{}},"images":{{"{self.inside}":{{"unsigned":true}}}},"otherwise":"reject"}}'
+        images = {name: {"unsigned": True} for name in (self.inside, f"{SEEN_FROM_A_MACHINE}:1")}
+        policy = json.dumps({"version": 1, "keys": {}, "images": images, "otherwise": "reject"})
         return (
             f"mkdir -p {directory} /etc/keelboot && printf '{text}' >{directory}/test.conf && "
             f"echo '{policy}' >/etc/keelboot/trust.json"

@@ -168,6 +168,7 @@ def _to_disk(arguments: argparse.Namespace, terminal: Terminal) -> int:
     progress = _progress(arguments, terminal)
     started = time.monotonic()
     found = todisk.find(wishes)
+    admission.foresee(wishes.image, terms)
     with open_image(wishes.image) as image:
         prepared = todisk.prepare(wishes, found, image, admission.admit(image, terms), progress=progress)
         for remark in prepared.remarks:
@@ -208,6 +209,7 @@ def _to_filesystem(arguments: argparse.Namespace, terminal: Terminal) -> int:
     progress = _progress(arguments, terminal)
     started = time.monotonic()
     found = existing.find(wishes) if beside else tofilesystem.find(wishes)
+    admission.foresee(wishes.image, terms)
     with open_image(wishes.image) as image:
         prepared = tofilesystem.prepare(wishes, found, image, admission.admit(image, terms), progress=progress)
         for remark in prepared.remarks:

@@ -56,6 +56,29 @@ class Terms:
     now: Callable[[], datetime] = _now
 
 
+def foresee(reference: Reference, terms: Terms) -> None:
+    """Refuse what a policy refuses whatever the image is, before anyone is asked for it, and all if one is broken.
+
+    That no policy is about it is told later: first a name that was mistyped is. Raises SignatureRefused,
+    InvalidSettings, MissingTool.
+    """
+    held = _read(terms, reference)
+    if reference.transport is not Transport.REGISTRY:
+        return
+    image = _asked(reference, terms)
+    if not held.covers(image):
+        return
+    from keelboot.trust.policy import Reject  # noqa: PLC0415 - it loads what verifies signatures
+
+    ruling = _rules(held).ruling(image)
+    if any(isinstance(one, Reject) for one in ruling.requirements):
+        raise SignatureRefused(
+            f"{image} is refused",
+            why=f"the policy rejects it ({ruling.where})",
+            fix="Name an image that the policy lets run, or change the policy.",
+        )
+
+
 def admit(image: Image, terms: Terms, running: Standing | None = None) -> Admitted:
     """Decide about IMAGE, none of whose layers has been read. RUNNING is what it must not be older than.
 
@@ -80,17 +103,15 @@ def admit_resolved(
 
     It was CREATED then, as its config says. Raises as `admit` does.
     """
-    from keelboot.trust.identity import asked  # noqa: PLC0415 - of no use where there are no registries
-
     held, now = _read(terms, reference), terms.now()
     registries = _registries()
     with refusing(reference, "its documents"):
         resolved = registries.resolve(reference)
-        named = terms.called if terms.called and terms.called.transport is Transport.REGISTRY else reference
-        image = asked(named, registries.name(named))
+        image = _asked(reference, terms)
         descriptor, document = resolved.document.descriptor, resolved.document.data
         _require_listed(manifest, descriptor, document)
-        if (exempted := _uncovered(image, descriptor.digest, held, terms)) is not None:
+        if (basis := _exception(image, held, terms)) is not None:
+            exempted = Exempted(image=str(image), digest=descriptor.digest, basis=basis)
             return Admitted(manifest=manifest, proof=exempted, media_type=descriptor.media_type)
         from keelboot.trust import decision  # noqa: PLC0415 - it loads what verifies signatures
         from keelboot.trust.decision import Question  # noqa: PLC0415
@@ -122,7 +143,8 @@ def admit_again(record: Record, kept: Mapping[str, bytes], terms: Terms, running
         digest = Digest.parse(before.digest) if before.digest else manifest
         image = Asked("docker", Named(named.repository, None, digest) if named.bare else named)
         already = replace(terms, allow_unsigned=terms.allow_unsigned or before.basis is Basis.ALLOWED)
-        if (exempted := _uncovered(image, digest, held, already)) is not None:
+        if (basis := _exception(image, held, already)) is not None:
+            exempted = Exempted(image=str(image), digest=digest, basis=basis)
             return Admitted(manifest=manifest, proof=exempted, media_type=before.media_type)
         from keelboot.trust import decision  # noqa: PLC0415 - it loads what verifies signatures
         from keelboot.trust.decision import Question  # noqa: PLC0415
@@ -190,13 +212,20 @@ def _require_listed(manifest: Digest, descriptor: Descriptor, document: bytes) -
         raise Refused(f"{manifest} is not what the name led to, {descriptor.digest}")
 
 
-def _uncovered(image: "Asked", digest: Digest, held: Policies, terms: Terms) -> Exempted | None:
-    """Why IMAGE is taken although no policy is about it; None where one is. Raises SignatureRefused."""
+def _asked(reference: Reference, terms: Terms) -> "Asked":
+    """The name by which policies are asked about REFERENCE, an image in a registry."""
+    from keelboot.trust.identity import asked  # noqa: PLC0415 - of no use where there are no registries
+
+    named = terms.called if terms.called and terms.called.transport is Transport.REGISTRY else reference
+    return asked(named, _registries().name(named))
+
+
+def _exception(image: "Asked", held: Policies, terms: Terms) -> Basis | None:
+    """On what basis IMAGE is taken although no policy is about it; None where one is. Raises SignatureRefused."""
     if held.covers(image):
         return None
     if terms.allow_unsigned or terms.lenient:
-        basis = Basis.ALLOWED if terms.allow_unsigned else Basis.UNCHECKED
-        return Exempted(image=str(image), digest=digest, basis=basis)
+        return Basis.ALLOWED if terms.allow_unsigned else Basis.UNCHECKED
     assert image.named is not None
     repository = image.named.repository
     key = f'"keys": {{"release": {{"path": "/etc/keelboot/keys/release.pub", "repositories": ["{repository}"]}}}}'

@@ -126,6 +126,8 @@ def check(sysroot: Sysroot, booted: ObjectId, wish: Wish, *, rehearse: bool = Fa
 
     REHEARSE remembers nothing, and refuses what `update` refuses, as far as no layer has to be read for that.
     """
+    if wish.switching:
+        admission.foresee(wish.source, wish.terms)
     judged = replace(wish, download_only=False, automatic=not rehearse)  # nothing is held back, a failure only told
     outcome = _decided(sysroot, booted, judged, _marks(wish.source))
     if outcome and outcome.record:
@@ -183,6 +185,8 @@ def update(
     Raises SignatureRefused, EtcConflict, Unhealthy, OutOfSpace, CannotFinish, Failure, and what opening and reading an
     image raises.
     """
+    if wish.switching:
+        admission.foresee(wish.source, wish.terms)
     # First by what names it, then by its documents, then by what it turns out to be: the earlier, the less is fetched.
     if outcome := _decided(sysroot, booted, wish, _marks(wish.source)):
         return _renewed(sysroot, booted, wish, outcome)

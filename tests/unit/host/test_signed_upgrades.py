@@ -115,6 +115,11 @@ def test_another_repository_than_the_policy_knows(world: World) -> None:
     refused(world, "the policy rejects it", world.at("2", "os/mail"), allow_unsigned=True)
 
 
+def test_nobody_is_asked_for_what_the_policy_rejects_anyway(world: World) -> None:
+    refused(world, "the policy rejects it", world.at("2", "foreign/app"))
+    assert world.registry.seen == []
+
+
 def test_a_tag_that_moves_after_it_was_resolved(world: World) -> None:
     """What is verified, what is fetched and what is staged are one image."""
     signed = world.push(2, by=[RELEASE])
