@@ -53,7 +53,11 @@ class Computer:
         self._line: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.power_on()
+        try:
+            self.power_on()
+        except BaseException:
+            self.cut()
+            raise
         return self
 
     def __exit__(
