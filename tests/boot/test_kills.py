@@ -54,7 +54,7 @@ class Machine:
         return self.computer.status()["status"]
 
     def command(self, name: str) -> str:
-        return f"keelboot switch {self.source}:{name}"
+        return f"keelboot switch --allow-downgrade {self.source}:{name}"
 
     def foreign(self) -> list[str]:
         """The versions that the machine does not have."""
