@@ -43,10 +43,6 @@ STEPS = {
     "rollback": "keelboot rollback",
     "gc": "keelboot gc",
 }
-INSECURE = """
-mkdir -p /etc/containers/registries.conf.d
-printf '[[registry]]\\nlocation = "{registry}"\\ninsecure = true\\n' >/etc/containers/registries.conf.d/test.conf
-"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ def lived(machine: Workbench) -> list[tuple[int, str]]:
     with serving(place) as registry, machine:
         for version in (2, 3):
             registry.push(f"localhost/keelboot-test/cuts:{version}", f"cuts:{version}")
-        machine.told(INSECURE.format(registry=registry.inside))
+        machine.told(registry.trust())
         machine.told("systemctl is-system-running --wait; sync")
         marks = [(writelog.length(machine.writes), "start")]
         for name, command in STEPS.items():
