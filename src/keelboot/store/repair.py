@@ -56,8 +56,9 @@ def repair(
 ) -> Repaired:
     """Mend the store from SOURCE, an image or another store, as far as it has what is missing.
 
-    ROOTS are composefs images that are needed without a reference. KNOWN is what a check found, where nobody has changed
-    the store since: it is not read again for that. Waits until nobody else is at work in the store. Raises Failure, and what opening and reading an image raises.
+    ROOTS are composefs images that are needed without a reference. KNOWN is what a check found, where nobody changed
+    the store since: it is not read again for that. Waits until nobody else is at work in the store. Raises Failure, and
+    what opening and reading an image raises.
     """
     mended = _mend_meta(store)
     with opened(store, Lock.ALONE, progress=progress) as repository:
