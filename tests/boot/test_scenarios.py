@@ -21,7 +21,7 @@ from boot.registry import Registry, serving
 from bootc_schema import faults
 from keelboot.composefs.verity import measure
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(3600)]
 
 NAME = "localhost/keelboot-test/scenario"
 PRECIOUS = b"what only one version has\n" * 4000
