@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV):$(PATH)
 help:
 	@echo "make demo    set this machine up, build the example, boot it, fetch its page"
 	@echo "make test    set this machine up, run the tests, those that boot machines included"
-	@echo "make check   the fast tests and linters: no root, no virtual machine, under 90 seconds"
+	@echo "make check   the fast tests and linters: no root, no virtual machine, some three minutes"
 	@echo "make machines  every test that boots machines, those too that take many boots"
 	@echo "make crash   kill, refuse and cut off from power every step of store and machine; needs ../shared, root, an hour"
 	@echo "make bench   measure keelboot beside other tools; BENCH=--quick for less, BENCH=--help for more"
