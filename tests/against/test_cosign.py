@@ -189,13 +189,16 @@ def test_attestations_both_ways(bench, storage):
     refused = ["--key", bench.home / "other.pub", "--type", "slsaprovenance1"]
     assert bench.call("verify-attestation", name, *refused).returncode == 20
     assert bench.call("verify", name, "--key", public).returncode == 20, "an attestation is no signature"
-    for which, more in ((3, ["--use-signing-config=false"]), (2, ["--new-bundle-format"])):
-        name, by_digest = bench.image(storage, f"attested-by-cosign-{which}")
+    ways = ((3, ["--use-signing-config=false"]), (2, ["--new-bundle-format"]), (2, []))
+    for number, (which, more) in enumerate(ways):
+        name, by_digest = bench.image(storage, f"attested-by-cosign-{which}-{number}")
         program = bench.two if which == 2 else bench.three
         program("attest", "--key", key, "--tlog-upload=false", *more, *_PLAIN, *own, by_digest)
         told = bench.done("verify-attestation", name, "--key", public, "--type", "slsaprovenance1")
         (found,) = told["attestations"]
         assert found["predicate"]["buildDefinition"]["buildType"] == "https://example.org/x"
+        assert bench.call("verify-attestation", name, *refused).returncode == 20
+        assert bench.call("verify", name, "--key", public).returncode == 20, "an attestation is no signature"
 
 
 def test_identities_for_podman_and_skopeo(bench):

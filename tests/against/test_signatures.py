@@ -50,7 +50,7 @@ def test_refuses(case):
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        ("v2-300-layers", "no more than 50 signatures"),
+        ("v2-300-layers", "no more than 30 signatures"),
         ("v2-blob-size-lie", "bytes, its descriptor says"),
         ("v2-case-variant", "misspelt name"),
         ("v2-deep-json", "nested"),

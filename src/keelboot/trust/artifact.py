@@ -30,7 +30,7 @@ PREDICATE_TYPE: Final = "dev.sigstore.bundle.predicateType"
 _SIGNATURES: Final = "application/vnd.dev.cosign.artifact.sig.v1+json"
 _ATTESTATIONS: Final = "application/vnd.dev.cosign.artifact.att.v1+json"
 _EMPTY: Final = "application/vnd.oci.empty.v1+json"
-_CREATED = "org.opencontainers.image.created"
+CREATED: Final = "org.opencontainers.image.created"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def referrer_manifest(data: bytes, subject: Descriptor, predicate_type: str, now
             "annotations": {
                 "dev.sigstore.bundle.content": "dsse-envelope",
                 PREDICATE_TYPE: predicate_type,
-                _CREATED: f"{now:%Y-%m-%dT%H:%M:%SZ}",
+                CREATED: f"{now:%Y-%m-%dT%H:%M:%SZ}",
             },
             "subject": _written(Descriptor(subject.media_type, subject.digest, subject.size)),
             "artifactType": bundle.MEDIA_TYPE,

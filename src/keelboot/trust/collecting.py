@@ -17,6 +17,7 @@ from keelboot.image.refusal import Refused
 from keelboot.registry.referrers import Artifact, parse_artifact
 from keelboot.trust import bundle
 from keelboot.trust.artifact import (
+    CREATED,
     PREDICATE_TYPE,
     attestation_tag,
     bundles,
@@ -28,6 +29,7 @@ from keelboot.trust.artifact import (
 from keelboot.trust.statement import SIGNATURE
 
 OBJECTS_MAX: Final = 50
+TAG_MAX: Final = 30  # of them at the tag: what is among the referrers has to be found too
 OBJECT_MAX: Final = 1 << 20  # bytes
 
 
@@ -92,11 +94,10 @@ def collect(
     Of what is in bundles nobody knows yet which it is. LATE tells whether the deadline is over.
     """
     collector = _Collector(shelf, image, late)
-    try:
+    with _within_limits(collector.notes):
         collector.by_tag(attestation_tag(image.digest) if attestations else signature_tag(image.digest))
+    with _within_limits(collector.notes):
         collector.referrers()
-    except _EnoughError as end:
-        collector.notes.append(str(end))
     return Collected(
         tuple(collector.simple), tuple(collector.bundles), tuple(collector.notes), tuple(collector.envelopes)
     )
@@ -109,7 +110,7 @@ class _EnoughError(Exception):
 class _Collector:
     def __init__(self, shelf: Shelf, image: Descriptor, late: Callable[[], bool]) -> None:
         self._shelf, self._image, self._late = shelf, image, late
-        self._objects = 0
+        self._objects, self._most = 0, TAG_MAX
         self._fetched: dict[str, bytes] = {}
         self.simple: list[Simple] = []
         self.bundles: list[Bundled] = []
@@ -130,11 +131,13 @@ class _Collector:
 
     def referrers(self) -> None:
         """What cosign 3 attaches to the image."""
+        self._most = OBJECTS_MAX
         with _noting(self.notes, "the list of referrers"):
             self._spend()
             # What the list says of its entries is a hint, so it only decides which come first within the limits:
-            # cosign's own entries say less than registries' do.
-            for one in sorted(self._shelf.referrers(self._image.digest), key=_promise):
+            # cosign's own entries say less than registries' do, and who says when says it first.
+            newest_first = sorted(self._shelf.referrers(self._image.digest), key=_created, reverse=True)
+            for one in sorted(newest_first, key=_promise):
                 where = f"referrer {one.digest}"
                 with _noting(self.notes, where):
                     found = parse_artifact(self._fetch(one), one)
@@ -147,11 +150,13 @@ class _Collector:
         simple, bundled, enveloped = payloads(found), bundles(found), envelopes(found)
         if not simple and not bundled and not enveloped:
             raise Refused(f"it holds no signature: it is {found.artifact_type[:100]!a}")
-        for number, layer in enumerate(found.layers, 1):
+        # New signatures are put behind the ones before, and an image may be signed again and again to say that it is
+        # still current: within the limits the last ones count.
+        for number, layer in reversed(tuple(enumerate(found.layers, 1))):
             at = f"{where}, layer {number}"
             with _noting(self.notes, at):
-                if len(self.simple) + len(self.bundles) + len(self.envelopes) == OBJECTS_MAX:
-                    raise _EnoughError(f"{at}: no more than {OBJECTS_MAX} signatures are looked at")
+                if len(self.simple) + len(self.bundles) + len(self.envelopes) >= self._most:
+                    raise _EnoughError(f"{at}: no more than {self._most} signatures are looked at")
                 if layer in bundled:
                     self.bundles.append(Bundled(at, self._fetch(layer)))
                 elif layer in simple:
@@ -174,8 +179,8 @@ class _Collector:
         """One more object is fetched."""
         if self._late():
             raise _EnoughError("the deadline for finding signatures is over")
-        if self._objects == OBJECTS_MAX:
-            raise _EnoughError(f"no more than {OBJECTS_MAX} objects are fetched")
+        if self._objects >= self._most:
+            raise _EnoughError(f"no more than {self._most} objects are fetched")
         self._objects += 1
 
 
@@ -190,6 +195,15 @@ def _noting(notes: list[str], where: str) -> Iterator[None]:
         notes.append(f"{where}: {error.why}")
 
 
+@contextmanager
+def _within_limits(notes: list[str]) -> Iterator[None]:
+    """Make a note of a limit that ends what is inside."""
+    try:
+        yield
+    except _EnoughError as end:
+        notes.append(str(end))
+
+
 def _named(one: Descriptor) -> tuple[str, Digest, int]:
     return one.media_type, one.digest, one.size
 
@@ -198,6 +212,10 @@ def _bounded(data: bytes) -> bytes:
     if len(data) > OBJECT_MAX:
         raise Refused(f"it has {len(data)} bytes, more than {OBJECT_MAX}")
     return data
+
+
+def _created(one: Descriptor) -> str:
+    return one.annotations.get(CREATED, "")
 
 
 def _promise(one: Descriptor) -> int:

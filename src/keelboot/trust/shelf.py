@@ -90,7 +90,7 @@ def attestations(
     resolved = _resolved(registries, reference)
     question = _question(resolved, reference, given)
     check_manifest(question)
-    found = _collected(registries, resolved, seconds)
+    found = _collected(registries, resolved, seconds, attestations=True)
     digest = resolved.document.descriptor.digest
     return digest, attested(question.image, digest, predicate_type, found, requirement=requirement, now=given.now)
 
@@ -117,9 +117,9 @@ def _question(resolved: Resolved, reference: Reference, given: Circumstances) ->
     )
 
 
-def _collected(registries: Registries, resolved: Resolved, seconds: float) -> Collected:
+def _collected(registries: Registries, resolved: Resolved, seconds: float, *, attestations: bool = False) -> Collected:
     with deadline(registries.cut, seconds):
-        return collect(RegistryShelf(resolved.client), resolved.document.descriptor)
+        return collect(RegistryShelf(resolved.client), resolved.document.descriptor, attestations=attestations)
 
 
 @contextmanager

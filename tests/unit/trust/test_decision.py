@@ -324,8 +324,21 @@ def test_the_limit_of_signatures(keys):
     manifest["layers"] *= 60
     data = json.dumps(manifest).encode()
     shelf = MemoryShelf().push(replace(payload, manifest=Stored(described(data, OCI_MANIFEST), data)))
-    assert "no more than 50 signatures" in refused(shelf, rules(by(a))).why
-    assert shelf.fetched == 2
+    assert "no more than 30 signatures" in refused(shelf, rules(by(a))).why
+    assert shelf.fetched == 3  # the tag, what all of its layers name, the list of referrers
+    assert verify(ask(), rules(by(a)), shelf.push(bundled(a)))
+
+
+@pytest.mark.parametrize("make", [simple, bundled])
+def test_what_was_signed_many_times_is_as_fresh_as_the_last_time(make, key):
+    shelf, before, times = MemoryShelf(), None, [NOW - number * DAY for number in range(60, -1, -1)]
+    for now in times:
+        one = make(key, now=now) if make is bundled else make(key, now=now, before=before)
+        before = stored(one)
+        shelf.push(one)
+    fresh = by(key, claims=Claims(max_age=DAY / 2))
+    assert verify(ask(), rules(fresh), shelf)
+    assert "ago" in refused(MemoryShelf().push(make(key, now=times[-2])), rules(fresh)).why
 
 
 def test_the_limit_of_bytes(key):
