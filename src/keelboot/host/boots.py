@@ -50,10 +50,10 @@ class Line:
     text: str = ""
 
     def encode(self) -> bytes:
-        """The line, with its end."""
+        """The line, with its end, and the end of one before that a cut may have torn."""
         kept = self.text.encode(errors="replace")[:TEXT_MAX].decode(errors="ignore")
         text = kept.replace("\\", "\\\\").replace("\n", "\\n").translate({0: " ", 13: " "})
-        return f"{self.boot} {self.time} {self.stage} {text}".rstrip().encode() + b"\n"
+        return b"\n" + f"{self.boot} {self.time} {self.stage} {text}".rstrip().encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)

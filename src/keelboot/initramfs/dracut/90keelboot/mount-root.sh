@@ -13,12 +13,12 @@ parent_root=/run/keelboot/parent
 digest=
 
 # note STAGE [TEXT]: a line of the boot record (docs/formats/deployment.md). A disk that cannot be written to is no
-# reason not to boot from it.
+# reason not to boot from it. The empty line before it ends one that a power cut tore.
 note() {
     [ -n "$digest" ] && [ -d "$store/state" ] || return 0
     {
         mkdir -p "$store/state/boots" &&
-            printf '%s %s %s\n' "$(cat /proc/sys/kernel/random/boot_id)" "$(date +%s)" "$*" |
+            printf '\n%s %s %s\n' "$(cat /proc/sys/kernel/random/boot_id)" "$(date +%s)" "$*" |
             sed 's/\\/&&/g' >>"$store/state/boots/$digest" &&
             sync "$store/state/boots/$digest" "$store/state/boots"
     } 2>/dev/null || :
