@@ -171,6 +171,22 @@ def test_from_podmans_store_and_back(keelboot, address, image, own, podman, tmp_
     assert again["digest"] == first["digest"], "it came out of the store as another image"
 
 
+def test_what_docker_load_takes(keelboot, image, own, podman, tmp_path):
+    """By podman, and read by skopeo; the image's id is the one it has everywhere."""
+    own = own | podman.environment
+    identity = json.loads((image / "blobs/sha256" / top(image)[7:]).read_text())["config"]["digest"][7:]
+    file = f"docker-archive:{tmp_path}/web.tar"
+    told(keelboot("copy", f"oci:{image}", f"{file}:localhost/loaded:1", "--json", env=own))
+    podman("load", "--quiet", "--input", tmp_path / "web.tar")
+    assert podman("image", "inspect", "--format", "{{.Id}}", "localhost/loaded:1") == identity
+    told(keelboot("copy", "localhost/loaded:1", f"{file}:localhost/loaded:1", "--force", "--json", env=own))
+    skopeo("copy", f"{file}:localhost/loaded:1", f"oci:{tmp_path}/skopeo:x")
+    manifest = json.loads((tmp_path / "skopeo/blobs/sha256" / top(tmp_path / "skopeo")[7:]).read_text())
+    config = json.loads((tmp_path / "skopeo/blobs/sha256" / manifest["config"]["digest"][7:]).read_text())
+    before = json.loads((image / "blobs/sha256" / identity).read_text())
+    assert config["rootfs"]["diff_ids"] == before["rootfs"]["diff_ids"]
+
+
 def test_mounts(keelboot, address, image, own):
     told(keelboot("push", f"oci:{image}", f"{address}/os/one:1", "--json", env=own))
     for source in (f"docker://{address}/os/one:1", f"oci:{image}"):

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from keelboot.transfer.copying import Copied, Moved
 
 SOURCES = "containers-storage:NAME, oci:DIR, oci-archive:FILE, docker-archive:FILE, docker://NAME"
-DESTINATIONS = "docker://NAME, oci:DIR[:NAME], oci-archive:FILE[:NAME], containers-storage:NAME"
+DESTINATIONS = (
+    "docker://NAME, oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], containers-storage:NAME"
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from keelboot.failure import Failure
 from keelboot.image.digest import Digest
-from keelboot.image.documents import Descriptor
+from keelboot.image.documents import Descriptor, is_index
 from keelboot.image.opened import Layer
 from keelboot.image.reference import Reference, Transport
 from keelboot.image.refusal import refusing
@@ -29,11 +29,13 @@ from keelboot.transfer.packing import PACKER, pack
 from keelboot.transfer.parcel import Parcel, packed_manifest, packed_type
 from keelboot.transfer.source import opened_parcel
 from keelboot.transfer.toarchive import ToArchive
+from keelboot.transfer.todockerarchive import ToDockerArchive
 from keelboot.transfer.tolayout import ToLayout
 from keelboot.transfer.toregistry import ToRegistry, mountable
 from keelboot.transfer.tostorage import ToStorage
 
 JOBS: Final = 4
+_SINGLE: Final = (Transport.STORAGE, Transport.DOCKER_ARCHIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,6 @@ def copy(
     with ExitStack() as stack:
         known = known or Known()
         stack.callback(registries.close)
-        _refuse_transport(destination)
         if wishes.attached:
             refuse_ends(source, destination)
         purpose = f"Reading {source} from podman's store" if source.transport is Transport.STORAGE else ""
@@ -102,9 +103,12 @@ def copy(
                     registries,
                     architecture=wishes.architecture,
                     whole=wishes.whole,
+                    packed=destination.transport is not Transport.DOCKER_ARCHIVE,
                     scratch=wishes.scratch,
                 )
             )
+        if destination.transport in _SINGLE:
+            _refuse_index(destination, parcel)
         target = stack.enter_context(
             _opened(destination, source, parcel, registries=registries, known=known, wishes=wishes)
         )
@@ -121,12 +125,12 @@ def copy(
         return copied
 
 
-def _refuse_transport(destination: Reference) -> None:
-    if destination.transport is Transport.DOCKER_ARCHIVE:
+def _refuse_index(destination: Reference, parcel: Parcel) -> None:
+    if parcel.documents and is_index(parcel.documents[-1][0].media_type):
         raise Failure(
-            f"cannot write {destination}",
-            why="that format cannot hold an image as it is, and its digest would be another one",
-            fix=f"Write oci-archive:{destination.location}, which docker and podman load too.",
+            f"cannot copy {parcel.reference} to {destination}",
+            why="it is an index of several images, and there is place for one",
+            fix="Leave --all out, or copy it to a registry, an oci: directory or an oci-archive: file.",
         )
 
 
@@ -155,6 +159,9 @@ def _opened(
         case Transport.OCI_ARCHIVE:
             with tempfile.TemporaryDirectory(prefix="keelboot-", dir=scratch) as directory:
                 yield ToArchive(path, destination.tag, Path(directory), replace=wishes.replace)
+        case Transport.DOCKER_ARCHIVE:
+            with tempfile.TemporaryDirectory(prefix="keelboot-", dir=scratch) as directory:
+                yield ToDockerArchive(path, destination.tag, Path(directory), replace=wishes.replace)
         case _:
             with tempfile.TemporaryDirectory(prefix="keelboot-", dir=scratch) as directory:
                 yield ToStorage(destination, Path(directory))
@@ -231,7 +238,7 @@ class _Copying:
             with progress.step("Copying what is attached"):
                 attached = self.attachments.carry([one.digest for one, _ in documents], parcel.reference)
         if not self._wishes.dry_run:
-            with progress.step("Writing the manifest"):
+            with progress.step("Writing the manifest"), refusing(parcel.reference, "its layers"):
                 self._target.commit(documents)
         return Copied(top.digest, top.media_type, parcel.images, blobs, attached)
 

@@ -43,9 +43,9 @@ class Parcel:
         return tuple(sorted(found.values(), key=lambda layer: layer.descriptor.size, reverse=True))
 
 
-def image_parcel(image: Image) -> Parcel:
-    """IMAGE alone."""
-    unpacked = image.reference.transport in _UNPACKED and any(map(_plain, image.layers))
+def image_parcel(image: Image, *, packed: bool = True) -> Parcel:
+    """IMAGE alone; its plain layers are to be PACKED, unless it goes where layers are plain."""
+    unpacked = packed and image.reference.transport in _UNPACKED and any(map(_plain, image.layers))
     if unpacked:
         blobs = [image.manifest.config, *(layer.descriptor for layer in image.layers if not _plain(layer))]
         return Parcel(image.reference, (), each_once(blobs), image.blobs, image)

@@ -20,18 +20,25 @@ _DEPTH_MAX: Final = 3
 
 @contextmanager
 def opened_parcel(
-    reference: Reference, registries: Registries, *, architecture: str | None, whole: bool, scratch: Path | None
+    reference: Reference,
+    registries: Registries,
+    *,
+    architecture: str | None,
+    whole: bool,
+    packed: bool,
+    scratch: Path | None,
 ) -> Iterator[Parcel]:
     """What REFERENCE names, readable until the context is left: the image for ARCHITECTURE, or the WHOLE index.
 
-    SCRATCH is where a copy from podman's store may lie. Raises as keelboot.image.transports.open_image does.
+    Plain layers are to be PACKED, or stay as they are. SCRATCH is where a copy from podman's store may lie. Raises as
+    keelboot.image.transports.open_image does.
     """
     if reference.transport is Transport.REGISTRY and not whole:
         with registries.open(reference, architecture=architecture) as image:
-            yield image_parcel(image)
+            yield image_parcel(image, packed=packed)
     elif not whole or reference.transport in (Transport.STORAGE, Transport.DOCKER_ARCHIVE):
         with open_image(reference, architecture=architecture, scratch=scratch) as image:
-            yield image_parcel(image)
+            yield image_parcel(image, packed=packed)
     elif reference.transport is Transport.REGISTRY:
         with refusing(reference, "its documents"):
             resolved = registries.resolve(reference)

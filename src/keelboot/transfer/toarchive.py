@@ -18,12 +18,7 @@ class ToArchive:
     """The image NAME, or one without a name, as the only one in FILE; it is made in SCRATCH, which is empty."""
 
     def __init__(self, file: Path, name: str | None, scratch: Path, *, replace: bool = False) -> None:
-        if file.exists() and not (replace and file.is_file()):
-            raise NotWritable(
-                f"cannot write {file}",
-                why="it exists" if file.is_file() else "it exists and is no ordinary file",
-                fix="Name another file, or add --force." if file.is_file() else "Name another file.",
-            )
+        refuse_existing(file, replace=replace)
         self._file, self._scratch = file, scratch
         self._layout = ToLayout(scratch, name, flushed=False)
 
@@ -40,6 +35,16 @@ class ToArchive:
         self._layout.commit(documents)
         with durable.replacing(self._file) as file:
             write_archive(self._scratch, file)
+
+
+def refuse_existing(file: Path, *, replace: bool) -> None:
+    """Raise NotWritable where FILE exists, but for an ordinary one that may be REPLACEd."""
+    if file.exists() and not (replace and file.is_file()):
+        raise NotWritable(
+            f"cannot write {file}",
+            why="it exists" if file.is_file() else "it exists and is no ordinary file",
+            fix="Name another file, or add --force." if file.is_file() else "Name another file.",
+        )
 
 
 def write_archive(layout: Path, file: BinaryIO) -> None:

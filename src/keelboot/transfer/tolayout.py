@@ -50,7 +50,7 @@ class ToLayout:
 
     def has(self, blob: Descriptor) -> bool:
         """Whether the file is there and right: a cut may leave a long one, and a disk may change one."""
-        path = self._path(blob)
+        path = self.path(blob)
         found = new_hash(blob.digest.algorithm)
         try:
             with path.open("rb") as file:
@@ -97,12 +97,13 @@ class ToLayout:
         except FileNotFoundError:
             return None
 
-    def _path(self, blob: Descriptor) -> Path:
+    def path(self, blob: Descriptor) -> Path:
+        """Where BLOB is, or would be."""
         return self._directory / "blobs" / blob.digest.algorithm / blob.digest.hex
 
     @contextmanager
     def _new_file(self, blob: Descriptor) -> Iterator[BinaryIO]:
-        path = self._path(blob)
+        path = self.path(blob)
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._replacing(path) as file:
             yield file

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from keelboot import command
 from keelboot.failure import Failure
-from keelboot.image.documents import Descriptor, is_index
+from keelboot.image.documents import Descriptor
 from keelboot.image.reference import Reference
 from keelboot.registry.outcome import How
 from keelboot.transfer.destination import Advance
@@ -41,12 +41,6 @@ class ToStorage:
         return self._inner.put(blob, open_blob, advance)
 
     def commit(self, documents: Sequence[Document]) -> None:
-        if is_index(documents[-1][0].media_type):
-            raise Failure(
-                f"cannot put {self._reference} into podman's store",
-                why="it is an index of several images",
-                fix="Leave --all out, or copy it to a registry, an oci: directory or an oci-archive: file.",
-            )
         self._inner.commit(documents)
         argv = ["podman", "load", "--quiet", "--input", str(self._archive)]
         command.run(argv, purpose=f"put {self._reference} into podman's store")

@@ -447,9 +447,49 @@ def test_wrong_plain_layer(move, registry, tmp_path):
     assert registry.manifests == {}
 
 
-def test_docker_archives_are_not_written(move, layout, tmp_path):
-    with pytest.raises(Failure, match="oci-archive:"):
-        move(f"oci:{layout}", f"docker-archive:{tmp_path}/x.tar")
+def members(file):
+    with tarfile.open(file) as tar:
+        return {one.name: tar.extractfile(one).read() for one in tar}
+
+
+def test_docker_archives_have_plain_layers(move, registry, layout, tmp_path):
+    move(f"oci:{layout}", f"docker-archive:{tmp_path}/a.tar:localhost/web:1")
+    found = members(tmp_path / "a.tar")
+    (entry,) = json.loads(found["manifest.json"])
+    assert entry["RepoTags"] == ["localhost/web:1"]
+    config = json.loads(found[entry["Config"]])
+    digests = [f"sha256:{hashlib.sha256(found[name]).hexdigest()}" for name in entry["Layers"]]
+    assert digests == config["rootfs"]["diff_ids"]
+    # Its id stays, and what is plain stays so on its way to another one.
+    move(f"docker-archive:{tmp_path}/a.tar", f"docker-archive:{tmp_path}/b.tar:localhost/web:1")
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    move(f"docker-archive:{tmp_path}/a.tar", f"docker://{registry.address}/os/web:1")
+    assert f"{json.loads(registry.manifests['1'][1])['config']['digest'][7:]}.json" == entry["Config"]
+
+
+def test_docker_archives_are_replaced_whole(move, layout, tmp_path):
+    file = tmp_path / "a.tar"
+    move(f"oci:{layout}", f"docker-archive:{file}")
+    before = file.read_bytes()
+    write_layout(tmp_path / "other", BASE)
+    with pytest.raises(NotWritable, match="it exists"):
+        move(f"oci:{tmp_path}/other", f"docker-archive:{file}")
+    spoil(layout, SPOILT["changed"])
+    with pytest.raises(InvalidImage):
+        move(f"oci:{layout}", f"docker-archive:{file}", replace=True)
+    assert file.read_bytes() == before
+    move(f"oci:{tmp_path}/other", f"docker-archive:{file}", replace=True)
+    assert file.read_bytes() != before
+
+
+def test_docker_archives_hold_what_the_config_says(move, tmp_path):
+    docker_archive(tmp_path / "saved.tar")
+    data = (tmp_path / "saved.tar").read_bytes()
+    at = data.index(NOISE)
+    (tmp_path / "saved.tar").write_bytes(data[:at] + b"x" + data[at + 1 :])
+    with pytest.raises(InvalidImage, match="digest"):
+        move(f"docker-archive:{tmp_path}/saved.tar", f"docker-archive:{tmp_path}/copy.tar")
+    assert not (tmp_path / "copy.tar").exists()
 
 
 def test_a_failure_ends_the_others(move, registry, layout):
