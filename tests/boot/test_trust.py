@@ -6,7 +6,6 @@ and on the machine; registries.conf says where that is, as it does for mirrors, 
 
 import json
 import os
-import signal
 import socket
 import ssl
 import subprocess
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -40,9 +39,8 @@ class Site:
     place: Path
     keelboot: Keelboot
     open_port: int
-    port: int
     tokens: TokenServer
-    process: subprocess.Popen[bytes]
+    locked: "Server"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,7 +58,7 @@ class Site:
     def machine_files(self) -> str:
         """What a machine runs to reach its registry."""
         authority = (self.place / "ca.crt").read_text()
-        where = f"{SEEN_FROM_A_MACHINE}:{self.port}"
+        where = f"{SEEN_FROM_A_MACHINE}:{self.locked.port}"
         auth = json.dumps({"auths": {where: {"auth": SECRET}}})
         conf = f'[[registry]]\nprefix = "registry.example.org"\nlocation = "{where}"\n'
         return (
@@ -70,12 +68,44 @@ class Site:
             f"cat >/etc/ostree/auth.json <<'END'\n{auth}\nEND\n"
         )
 
-    def stop(self) -> None:
-        """The machine's registry is gone."""
-        self.process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
+class Server:
+    """Debian's docker-registry over the images in PLACE, at a port of its own; it may go and come back."""
+
+    def __init__(self, place: Path, name: str, **more: Any) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
+        http = {"addr": f"127.0.0.1:{self.port}", **more.pop("http", {})}
+        # Two processes over one directory: neither may believe that it knows what is there.
+        storage = {"filesystem": {"rootdirectory": str(place / "images")}, "delete": {"enabled": True}}
+        settings = {"version": 0.1, "log": {"level": "error"}, "storage": storage, "http": http, **more}
+        self._settings, self._log = place / f"{name}.json", place / f"{name}.log"
+        self._settings.write_text(json.dumps(settings))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(["docker-registry", "serve", self._settings], stdout=log, stderr=log)
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    break
+            time.sleep(0.1)
+        return self
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody answers there until the context is left."""
+        self.__exit__()
+        yield
+        self.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        """All connections end, and nobody answers any more."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
 
 
 def _certificates(place: Path) -> None:
@@ -92,32 +122,6 @@ def _certificates(place: Path) -> None:
     openssl("x509", "-req", "-in", "tls.csr", *by, "-out", "tls.crt")
 
 
-@contextmanager
-def _registry(place: Path, name: str, **more: object) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """Debian's docker-registry over the images in PLACE: its port and its process."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    http = {"addr": f"127.0.0.1:{port}", **more.pop("http", {})}  # type: ignore[dict-item]
-    storage = {"filesystem": {"rootdirectory": str(place / "images")}, "delete": {"enabled": True}}
-    # Two processes over one directory: neither may believe that it knows what is there.
-    settings = {"version": 0.1, "log": {"level": "error"}, "storage": storage, "http": http, **more}
-    (place / f"{name}.json").write_text(json.dumps(settings))
-    with (place / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", place / f"{name}.json"], stdout=log, stderr=log)
-        try:
-            for _ in range(100):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.1)
-            yield port, process
-        finally:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-            process.wait()
-
-
 @pytest.fixture(scope="module")
 def site(keelboot: Keelboot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     place = tmp_path_factory.mktemp("trust")
@@ -126,7 +130,7 @@ def site(keelboot: Keelboot, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         keygen = ("keygen", "--output-key-prefix", place / name)
         succeeded(keelboot(*keygen, env={"COSIGN_PASSWORD": ""}))
     with ExitStack() as stack:
-        open_port, _ = stack.enter_context(_registry(place, "open"))
+        open_port = stack.enter_context(Server(place, "open")).port
         (place / "registries.conf").write_text(
             f'[[registry]]\nprefix = "registry.example.org"\nlocation = "127.0.0.1:{open_port}"\ninsecure = true\n'
         )
@@ -137,8 +141,8 @@ def site(keelboot: Keelboot, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         realm = f"https://{SEEN_FROM_A_MACHINE}:{tokens.server_address[1]}/token"
         auth = {"token": {**tokens.configuration["token"], "realm": realm}}  # type: ignore[dict-item]
         tls = {"certificate": str(place / "tls.crt"), "key": str(place / "tls.key")}
-        port, process = stack.enter_context(_registry(place, "locked", auth=auth, http={"tls": tls}))
-        yield Site(place, keelboot, open_port, port, tokens, process)
+        locked = stack.enter_context(Server(place, "locked", auth=auth, http={"tls": tls}))
+        yield Site(place, keelboot, open_port, tokens, locked)
 
 
 @dataclass
@@ -149,6 +153,7 @@ class Story:
     def ask(self, computer: Computer, questions: Mapping[str, str]) -> None:
         for name, command in questions.items():
             self.answers[name] = computer.ask(command)
+            print(f"{name}: {self.answers[name]}", flush=True)
 
     def look(self, computer: Computer, moment: str) -> None:
         self.statuses[moment] = computer.status()
@@ -229,17 +234,14 @@ def _cuts(story: Story, computer: Computer, site: Site) -> None:
     """A network that goes away in the middle of a pull, and a machine that does."""
     site.push(f"{NAME}:3", "os/web:stable")
     site.sign(f"{IMAGE}:stable", "release")
-    pulling = computer.begin(UPGRADE)
-    _until_pulling(computer)
-    site.stop()
-    time.sleep(3)
-    site.go_on()
+    pulling = _pulling(computer)
+    with site.locked.away():
+        time.sleep(5)
     said, _ = pulling.communicate(timeout=900)
     story.answers["network cut"] = Answer(pulling.returncode, said)
     story.look(computer, "after the network's cut")
     story.ask(computer, {"drop": "keelboot rollback && keelboot rollback; keelboot gc"})
-    pulling = computer.begin(UPGRADE)
-    _until_pulling(computer)
+    pulling = _pulling(computer)
     computer.cut()
     pulling.communicate()
     computer.power_on()
@@ -249,11 +251,14 @@ def _cuts(story: Story, computer: Computer, site: Site) -> None:
     story.look(computer, "again")
 
 
-def _until_pulling(computer: Computer) -> None:
-    """Wait until some of the large file has come."""
-    used = "stat -f -c '%f' /sysroot"
+def _pulling(computer: Computer) -> subprocess.Popen[str]:
+    """An upgrade that has some of the large file already."""
+    used = "stat -f -c '%a' /sysroot"
     before = int(computer.told(used))
-    computer.until(used, lambda text: before - int(text) > 2000, within=300)
+    pulling = computer.begin(UPGRADE)
+    while before - int(computer.told(used)) < BIG / 4096 / 4:
+        assert pulling.poll() is None, pulling.communicate()
+    return pulling
 
 
 @pytest.fixture(scope="module")

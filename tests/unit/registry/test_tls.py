@@ -27,6 +27,20 @@ def test_private_authority(reader, secure, authority, expected):
     assert reader.read(f"{secure.address}/os/web:1") == expected
 
 
+def test_every_python_takes_the_same_certificates(reader, secure, authority, expected, monkeypatch):
+    """Python 3.13 wants more of them by default, such as the key of the authority, which these do not name."""
+    default = ssl.create_default_context
+
+    def strict():
+        context = default()
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    authority.trust(reader.root, secure.address)
+    assert reader.read(f"{secure.address}/os/web:1") == expected
+
+
 def test_unknown_authority(reader, secure):
     with pytest.raises(NetworkFailed, match="certificate is not accepted") as caught:
         reader.read(f"{secure.address}/os/web:1")
