@@ -31,7 +31,8 @@ from keelboot.registry.throttle import Throttle
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
-Tls = Callable[[Origin, bool], ssl.SSLContext]  # the origin, and whether any certificate will do
+# The origin, the registry that leads to it, and whether any certificate will do.
+Tls = Callable[[Origin, Origin, bool], ssl.SSLContext]
 Proxy = Callable[[Origin], str | None]
 _KEPT: Final = 8  # connections to one host
 _PIECE: Final = 16 << 10  # bytes of a request's body: each of them may take as long as a connection
@@ -144,7 +145,7 @@ class Connections:
         self._is_cut = threading.Event()
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._managers: dict[tuple[Origin, bool], urllib3.PoolManager] = {}
+        self._managers: dict[tuple[Origin, Origin, bool], urllib3.PoolManager] = {}
 
     def request(
         self,
@@ -154,9 +155,12 @@ class Connections:
         *,
         body: bytes | memoryview | Flow | None = None,
         sent: Callable[[int], None] | None = None,
+        led_by: Origin | None = None,
         insecure: bool = False,
     ) -> Answer:
         """The answer to METHOD at URL, whatever its status is. INSECURE takes any certificate.
+
+        LED_BY is the registry that URL was learned from, None for its own: its authorities count there too.
 
         SENT is told of the bytes of BODY as they go. Raises Broken, Distrusted, Cut, and Failure for a proxy that
         cannot be used.
@@ -166,7 +170,8 @@ class Connections:
         fixed = {"User-Agent": self._agent, "Accept-Encoding": "identity"}
         if body is not None:
             fixed["Content-Length"] = str(body.size if isinstance(body, Flow) else len(body))
-        manager = self._manager(Origin.of(url), insecure=insecure)
+        origin = Origin.of(url)
+        manager = self._manager(origin, led_by or origin, insecure=insecure)
         with _translated():
             response = manager.urlopen(
                 method,
@@ -212,22 +217,22 @@ class Connections:
             for manager in managers.values():
                 manager.clear()
 
-    def _manager(self, origin: Origin, *, insecure: bool) -> urllib3.PoolManager:
+    def _manager(self, origin: Origin, led_by: Origin, *, insecure: bool) -> urllib3.PoolManager:
         if self._pid != os.getpid():
             # A connection that two processes write to mixes up their requests. Closing the copies here is left to the
             # collector: it closes this process's descriptors and says nothing to the other end. The lock may have been
             # held by a thread that is not in this process.
             self._lock, self._managers, self._pid = threading.Lock(), {}, os.getpid()
         with self._lock:
-            key = (origin, insecure)
+            key = (origin, led_by, insecure)
             if key not in self._managers:
-                self._managers[key] = self._new_manager(origin, insecure=insecure)
+                self._managers[key] = self._new_manager(*key)
             return self._managers[key]
 
-    def _new_manager(self, origin: Origin, *, insecure: bool) -> urllib3.PoolManager:
+    def _new_manager(self, origin: Origin, led_by: Origin, insecure: bool) -> urllib3.PoolManager:
         if insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        context = self._tls(origin, insecure) if origin.scheme == "https" else None
+        context = self._tls(origin, led_by, insecure) if origin.scheme == "https" else None
         if context and origin.is_address and _IS_OLD:
             context.check_hostname = False  # which it cannot have for an address: it compares that itself
         proxy = self._proxy(origin)

@@ -167,7 +167,9 @@ class Endpoint:
     ) -> Answer:
         insecure = self._insecure and Origin.of(url).host == self.origin.host
         try:
-            answer = self._connections.request(method, url, headers, body=body, sent=sent, insecure=insecure)
+            answer = self._connections.request(
+                method, url, headers, body=body, sent=sent, led_by=self.origin, insecure=insecure
+            )
         except Distrusted as error:
             raise self._distrusted(Origin.of(url), str(error)) from error
         except Broken as error:

@@ -105,7 +105,7 @@ class Registries:
     def _connected(self, patience: Patience) -> Connections:
         settings = self._settings
         return Connections(
-            lambda origin, insecure: settings.tls(origin, insecure=insecure),
+            lambda origin, led_by, insecure: settings.tls(origin, led_by, insecure=insecure),
             settings.places.proxies.choose,
             patience,
             agent=AGENT,

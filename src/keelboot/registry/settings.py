@@ -73,10 +73,12 @@ class Settings:
                     return place / name
         return None
 
-    def tls(self, origin: Origin, *, insecure: bool) -> ssl.SSLContext:
+    def tls(self, origin: Origin, led_by: Origin, *, insecure: bool) -> ssl.SSLContext:
         """How to speak TLS with ORIGIN: the system's authorities and those of certs.d, and a certificate of one's own.
 
-        INSECURE takes any certificate. Raises Failure.
+        The authorities of LED_BY, the registry that names ORIGIN as its token server or storage, count there too, as
+        with podman: who has a private one for a registry has it for all of it. INSECURE takes any certificate. Raises
+        Failure.
         """
         # OpenSSL itself heeds SSL_CERT_FILE and SSL_CERT_DIR for the system's authorities.
         context = ssl.create_default_context()
@@ -84,8 +86,9 @@ class Settings:
         # for leaving out an identifier, and takes an intermediate one as an anchor. The same holds with every Python.
         context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
         directory = self.certificates(origin)
-        for path in _listed(directory, ".crt") if directory else ():
-            _load(path, lambda path=path: context.load_verify_locations(path))
+        for place in {directory, self.certificates(led_by)}:
+            for path in _listed(place, ".crt") if place else ():
+                _load(path, lambda path=path: context.load_verify_locations(path))
         for path in _listed(directory, ".cert") if directory else ():
             _load(path, lambda path=path: context.load_cert_chain(path, path.with_suffix(".key")))
         if insecure:

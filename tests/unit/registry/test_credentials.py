@@ -178,6 +178,19 @@ def test_foreign_token_server_with_an_entry_of_its_own(reader, private, authorit
         assert reader.read(f"{private.address}/os/web:1") == expected
 
 
+def test_token_server_by_the_registrys_authority(reader, serve, image, authority, expected):
+    """Who has a private one puts its certificate at the registry's name, and podman takes it for all of it."""
+    registry = serve(Registry(host="127.0.0.2", user=USER), authority.server("127.0.0.2"))
+    registry.add(image, "1")
+    server = serve(Registry(host="127.0.0.2", user=USER), authority.server("127.0.0.2"))
+    registry.realm = f"{server.url}/token"
+    auths(reader, **{registry.address: SECRET})
+    with pytest.raises(NetworkFailed, match=f"cannot trust .*{registry.address}"):
+        reader.read(f"{registry.address}/os/web:1")
+    authority.trust(reader.root, registry.address)
+    assert reader.read(f"{registry.address}/os/web:1") == expected
+
+
 TOKEN_FAULTS = {
     "dropped": (fault.dropped, NetworkFailed, "3 times"),
     "503": (fault.answering(503), NetworkFailed, "token server .* answered 503"),
