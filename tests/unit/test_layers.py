@@ -47,7 +47,7 @@ PURE = {
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "transfer": ". destination parcel",
-    "assembly": ". record settings verification",
+    "assembly": ". measured record settings verification",
     "host": """. accounts admitted arguments autoupdate boots checks clock enforced failed install
         install.configuration install.device install.initramfs install.plan install.stack install.where
         install.wishes mounts record retention shown status sysroot""",
@@ -65,7 +65,7 @@ DOORS = {
     "registry": """answers authorization blob client connections endpoint opening publisher settings throttle
         upload""",
     "trust": "publishing shelf",
-    "transfer": "attached copying crew known packing source toarchive tolayout toregistry tostorage",
+    "transfer": "attached copying crew known packing source toarchive todockerarchive tolayout toregistry tostorage",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "esp systemd_boot",
     "assembly": "deployment disk inspection staged stored system",

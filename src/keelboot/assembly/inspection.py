@@ -1,15 +1,16 @@
 """What an image holds, without writing anything: kernel, distribution, sizes, whether it boots, its digest."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from keelboot.assembly.measured import Measured
 from keelboot.composefs.sealing import deployment_digest
-from keelboot.composefs.verity import Algorithm, Hasher
+from keelboot.composefs.verity import Algorithm
 from keelboot.failure import CannotFinish
 from keelboot.image import bootable, layers
 from keelboot.image.release import Release, read_release
 from keelboot.image.transports import Image
-from keelboot.image.tree import Directory, External, Node, ObjectId, Regular, Symlink, walk
+from keelboot.image.tree import Directory, Node, Regular, Symlink, walk
 from keelboot.progress import SILENT, Progress
 
 _KEPT = 4096  # bytes: files up to this are small enough to keep all of, and os-release is among them
@@ -46,39 +47,12 @@ class Inspection:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-class _Measured:
-    """A ContentSink that keeps digests, and the bytes of small files only."""
-
-    def __init__(self, algorithm: Algorithm) -> None:
-        self._algorithm = algorithm
-        self.sizes: dict[ObjectId, int] = {}
-        self.small: dict[ObjectId, bytes] = {}
-
-    def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
-        hasher = Hasher(self._algorithm)
-        kept = bytearray()
-        for chunk in chunks:
-            hasher.update(chunk)
-            if size <= _KEPT:
-                kept += chunk
-        name = hasher.finish().object
-        self.sizes[name] = size
-        if size <= _KEPT:
-            self.small[name] = bytes(kept)
-        return name
-
-    def read(self, node: Regular) -> bytes:
-        if isinstance(node.content, External):
-            return self.small.get(node.content.object, b"")
-        return node.content
-
-
 def inspect(image: Image, progress: Progress = SILENT, *, algorithm: Algorithm = "sha256") -> Inspection:
     """Read every layer of IMAGE, verifying it, and say what it adds up to. Raises InvalidImage.
 
     ALGORITHM is that of the composefs digest and of the digests of files in it.
     """
-    sink = _Measured(algorithm)
+    sink = Measured(kept=_KEPT, algorithm=algorithm)
     tree = layers.read_tree(image, sink, progress)
     state = bootable.examine(tree, labels=image.config.labels)
     nodes: dict[int, Node] = {id(node): node for _, node in walk(tree)}
@@ -90,7 +64,7 @@ def inspect(image: Image, progress: Progress = SILENT, *, algorithm: Algorithm =
         manifest_digest=str(image.manifest_digest),
         architecture=image.config.architecture,
         created=image.config.created or "",
-        release=read_release(tree, sink.read),
+        release=read_release(tree, lambda node: sink.read(node) or b""),
         kernels=state.kernel_versions,
         bootable=not state.reasons,
         reasons=state.reasons,

@@ -14,13 +14,20 @@ from keelboot.transfer.parcel import Document
 from keelboot.transfer.tolayout import ToLayout
 
 
-class ToArchive:
-    """The image NAME, or one without a name, as the only one in FILE; it is made in SCRATCH, which is empty."""
+class Drafted:
+    """Half of a destination that is one FILE: the blobs of its image lie in LAYOUT until it is written whole.
 
-    def __init__(self, file: Path, name: str | None, scratch: Path, *, replace: bool = False) -> None:
-        refuse_existing(file, replace=replace)
-        self._file, self._scratch = file, scratch
-        self._layout = ToLayout(scratch, name, flushed=False)
+    Raises NotWritable where FILE exists, but for an ordinary one that may be REPLACEd.
+    """
+
+    def __init__(self, file: Path, layout: ToLayout, *, replace: bool) -> None:
+        if file.exists() and not (replace and file.is_file()):
+            raise NotWritable(
+                f"cannot write {file}",
+                why="it exists" if file.is_file() else "it exists and is no ordinary file",
+                fix="Name another file, or add --force." if file.is_file() else "Name another file.",
+            )
+        self._file, self._layout = file, layout
 
     def has(self, blob: Descriptor) -> bool:  # noqa: ARG002 - the port's name
         return False
@@ -31,20 +38,18 @@ class ToArchive:
     def put(self, blob: Descriptor, open_blob: Callable[[], BinaryIO], advance: Advance) -> How:
         return self._layout.put(blob, open_blob, advance)
 
+
+class ToArchive(Drafted):
+    """The image NAME, or one without a name, as the only one in FILE; it is made in SCRATCH, which is empty."""
+
+    def __init__(self, file: Path, name: str | None, scratch: Path, *, replace: bool = False) -> None:
+        super().__init__(file, ToLayout(scratch, name, flushed=False), replace=replace)
+        self._scratch = scratch
+
     def commit(self, documents: Sequence[Document]) -> None:
         self._layout.commit(documents)
         with durable.replacing(self._file) as file:
             write_archive(self._scratch, file)
-
-
-def refuse_existing(file: Path, *, replace: bool) -> None:
-    """Raise NotWritable where FILE exists, but for an ordinary one that may be REPLACEd."""
-    if file.exists() and not (replace and file.is_file()):
-        raise NotWritable(
-            f"cannot write {file}",
-            why="it exists" if file.is_file() else "it exists and is no ordinary file",
-            fix="Name another file, or add --force." if file.is_file() else "Name another file.",
-        )
 
 
 def write_archive(layout: Path, file: BinaryIO) -> None:

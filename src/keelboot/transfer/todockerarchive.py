@@ -6,7 +6,7 @@ stays, the digest that registries have for it does not.
 
 import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -17,29 +17,17 @@ from keelboot.image.compression import decompress
 from keelboot.image.digest import Digest
 from keelboot.image.documents import Descriptor, parse_config, parse_manifest
 from keelboot.image.refusal import Refused
-from keelboot.registry.outcome import How
-from keelboot.transfer.destination import Advance
 from keelboot.transfer.parcel import Document
-from keelboot.transfer.toarchive import refuse_existing
+from keelboot.transfer.toarchive import Drafted
 from keelboot.transfer.tolayout import ToLayout
 
 
-class ToDockerArchive:
+class ToDockerArchive(Drafted):
     """The image NAME, or one without a name, as the only one in FILE; its blobs lie in SCRATCH, which is empty."""
 
     def __init__(self, file: Path, name: str | None, scratch: Path, *, replace: bool = False) -> None:
-        refuse_existing(file, replace=replace)
-        self._file, self._name, self._scratch = file, name, scratch
-        self._layout = ToLayout(scratch / "layout", None, flushed=False)
-
-    def has(self, blob: Descriptor) -> bool:  # noqa: ARG002 - the port's name
-        return False
-
-    def mounts(self, blob: Descriptor) -> bool:
-        return self._layout.mounts(blob)
-
-    def put(self, blob: Descriptor, open_blob: Callable[[], BinaryIO], advance: Advance) -> How:
-        return self._layout.put(blob, open_blob, advance)
+        super().__init__(file, ToLayout(scratch / "layout", None, flushed=False), replace=replace)
+        self._name, self._scratch = name, scratch
 
     def commit(self, documents: Sequence[Document]) -> None:
         """Raises Refused where the image is not what its documents say."""

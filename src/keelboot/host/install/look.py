@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from keelboot.assembly.measured import Measured
 from keelboot.assembly.system import System, system_in
 from keelboot.composefs import erofs, sealing
-from keelboot.composefs.verity import Hasher
 from keelboot.disk.contents import Directory as DirectoryEntry
 from keelboot.disk.contents import Entry, Sealed, Usage
 from keelboot.failure import InvalidImage
@@ -16,7 +16,7 @@ from keelboot.host.install.configuration import Configuration
 from keelboot.host.install.plan import Needs
 from keelboot.image import layers
 from keelboot.image.transports import Image
-from keelboot.image.tree import Directory, External, ObjectId, Regular, resolve, walk
+from keelboot.image.tree import Directory, ObjectId, Regular, resolve, walk
 from keelboot.progress import SILENT, Progress
 
 _KEPT: Final = 16384  # bytes: what is read by name (os-release, kargs.d, install/*.toml) is smaller
@@ -36,44 +36,23 @@ class Look:
     agent: bool
 
 
-class _Sizes:
-    """A ContentSink that keeps sizes, and the bytes of small files."""
-
-    def __init__(self) -> None:
-        self.sizes: dict[ObjectId, int] = {}
-        self.small: dict[ObjectId, bytes] = {}
-
-    def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:
-        hasher = Hasher("sha256")
-        kept = bytearray()
-        for chunk in chunks:
-            hasher.update(chunk)
-            if size <= _KEPT:
-                kept += chunk
-        name = hasher.finish().object
-        self.sizes[name] = size
-        if size <= _KEPT:
-            self.small[name] = bytes(kept)
-        return name
-
-    def read(self, node: Regular) -> bytes:
-        if not isinstance(node.content, External):
-            return node.content
-        if node.content.object not in self.small:
-            raise InvalidImage(
-                "cannot use the image",
-                why=f"a configuration file in it has {node.content.size} bytes, more than {_KEPT}",
-                fix="Correct os-release, bootc/kargs.d and bootc/install in /usr/lib of the image.",
-            )
-        return self.small[node.content.object]
+def _readable(sink: Measured, node: Regular) -> bytes:
+    content = sink.read(node)
+    if content is None:
+        raise InvalidImage(
+            "cannot use the image",
+            why=f"a configuration file in it has more than {_KEPT} bytes",
+            fix="Correct os-release, bootc/kargs.d and bootc/install in /usr/lib of the image.",
+        )
+    return content
 
 
 def look(image: Image, progress: Progress = SILENT) -> Look:
     """Read every layer of IMAGE, verifying it. Raises InvalidImage, and CannotFinish where it does not boot here."""
     stage.refuse_unfit(str(image.reference), image.config)
-    sink = _Sizes()
+    sink = Measured(kept=_KEPT)
     tree = layers.read_tree(image, sink, progress)
-    system = system_in(tree, str(image.reference), image.config, sink.read)
+    system = system_in(tree, str(image.reference), image.config, lambda node: _readable(sink, node))
     files = _files(tree, configuration.DIRECTORIES, sink)
     usage = sum(1 for _ in walk(tree))
     with progress.step("Computing the digest"):
@@ -93,7 +72,7 @@ def look(image: Image, progress: Progress = SILENT) -> Look:
     )
 
 
-def _files(tree: Directory, directories: Iterable[str], sink: _Sizes) -> Mapping[str, bytes]:
+def _files(tree: Directory, directories: Iterable[str], sink: Measured) -> Mapping[str, bytes]:
     """The regular files in DIRECTORIES by name; of one name, that in the last directory."""
     found = {}
     for path in directories:
@@ -101,7 +80,7 @@ def _files(tree: Directory, directories: Iterable[str], sink: _Sizes) -> Mapping
         for name in directory.children if isinstance(directory, Directory) else ():
             node = resolve(tree, path.encode() + b"/" + name)
             if isinstance(node, Regular):
-                found[name.decode(errors="replace")] = sink.read(node)
+                found[name.decode(errors="replace")] = _readable(sink, node)
     return found
 
 
