@@ -3,7 +3,7 @@ VENV := .venv/bin
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check machine-tests machines crash bench man clean
+.PHONY: help setup venv demo test check machine-tests machines crash bench bench-machines man clean
 
 help:
 	@echo "make demo    set this machine up, build the example, boot it, fetch its page"
@@ -12,6 +12,7 @@ help:
 	@echo "make machines  every test that boots machines, those too that take many boots"
 	@echo "make crash   kill, refuse and cut off from power every step of store and machine; needs ../shared, root, an hour"
 	@echo "make bench   measure keelboot beside other tools; BENCH=--quick for less, BENCH=--help for more"
+	@echo "make bench-machines  measure boots and upgrades of machines in QEMU"
 	@echo "make setup   install what is missing: system packages and .venv"
 	@echo "make man     manual pages, in build/man"
 	@echo "make clean   remove what these made in this directory"
@@ -43,6 +44,9 @@ crash: setup
 
 bench: venv
 	@$(VENV)/python benchmarks/bench.py $(BENCH)
+
+bench-machines: setup
+	@$(VENV)/python benchmarks/machines.py $(BENCH)
 
 man: venv
 	@mkdir -p build/man
