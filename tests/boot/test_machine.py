@@ -63,6 +63,7 @@ def first(own_disk: Path, workspace: Path) -> dict[str, tuple[int, str]]:
         "victim readable": f"sha256sum <{VICTIM}",
         "packages": "dpkg-query -W -f '${Status}\\n' nginx linux-image-amd64",
         "name resolution": "readlink -f /etc/resolv.conf && systemctl is-active systemd-resolved",
+        "names": "stat -c %a /etc/hosts && head -n 1 /etc/hosts && getent hosts localhost && ls /etc/hostname",
         "consoles": "cat /sys/class/tty/console/active; systemctl is-active getty@tty1 serial-getty@ttyS0; ls /dev/fb0",
         "host keys": "ls /etc/ssh/ssh_host_*_key",
         "complaints": "journalctl -b -p err --no-pager -o cat",
@@ -144,6 +145,13 @@ def test_conventions_hold_on_the_machine(first: dict[str, tuple[int, str]]) -> N
     assert first["name resolution"] == (0, "/run/systemd/resolve/stub-resolv.conf\nactive")
     assert len(first["machine id"][1]) == 32
     assert len(first["host keys"][1].split()) >= 2
+
+
+def test_a_build_leaves_no_empty_files_in_etc(first: dict[str, tuple[int, str]]) -> None:
+    lines = first["names"][1].splitlines()
+    assert lines[:2] == ["644", "127.0.0.1 localhost"]
+    assert lines[2].endswith("localhost ip6-localhost ip6-loopback")
+    assert "No such file" in lines[3]
 
 
 def test_nothing_of_ours_complains(first: dict[str, tuple[int, str]]) -> None:

@@ -15,9 +15,10 @@ from keelboot.image.release import Release
 DEBIAN = Release(id="debian", pretty_name="Debian GNU/Linux 13 (trixie)", version_codename="trixie")
 
 
-def write(context: Path) -> Path:
+def write(context: Path, *missing: str) -> Path:
     context.mkdir()
-    return stage.write(context, base="0123", adapter=debian, release=DEBIAN, machine="x86_64", kernel="generic")
+    about = {"base": "0123", "adapter": debian, "release": DEBIAN, "machine": "x86_64", "kernel": "generic"}
+    return stage.write(context, **about, missing=missing)
 
 
 def listing(context: Path) -> list[tuple[str, int, float, bytes]]:
@@ -75,6 +76,14 @@ def test_what_the_image_gets_is_there(tmp_path: Path) -> None:
     lines = containerfile.read_text().splitlines()
     assert lines[0] == "FROM 0123"
     assert "LABEL containers.bootc=1" in lines
+
+
+def test_what_a_builds_mounts_left_behind_goes(tmp_path: Path) -> None:
+    etc = write(tmp_path / "own").parent / "last/etc"
+    assert [path.name for path in etc.iterdir()] == ["resolv.conf"], "the image's own files stay"
+    etc = write(tmp_path / "none", stage.HOSTNAME, stage.HOSTS).parent / "last/etc"
+    assert (etc / ".wh.hostname").read_bytes() == b""
+    assert "127.0.0.1 localhost\n" in (etc / "hosts").read_text()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from keelboot.image import bootable, layers
 from keelboot.image.reference import Reference
 from keelboot.image.release import Release, read_release
 from keelboot.image.transports import open_image
-from keelboot.image.tree import External, ObjectId, Regular
+from keelboot.image.tree import External, Node, ObjectId, Regular, resolve
 from keelboot.progress import SILENT, Progress
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -32,6 +32,7 @@ class Examined:
     architecture: str
     created: str
     reasons: Sequence[str]  # why it does not boot; empty if it does
+    missing: Sequence[str] = ()  # of what a build mounts files over: what the image does not have, or has empty
 
 
 def examine(image: str, progress: Progress = SILENT) -> Examined:
@@ -45,7 +46,12 @@ def examine(image: str, progress: Progress = SILENT) -> Examined:
         architecture=config.architecture,
         created=config.created or "",
         reasons=bootable.examine(tree, labels=config.labels).reasons,
+        missing=[path for path in (stage.HOSTNAME, stage.HOSTS) if _is_missing(resolve(tree, path, follow=False))],
     )
+
+
+def _is_missing(node: Node | None) -> bool:
+    return node is None or (isinstance(node, Regular) and node.content == b"")
 
 
 def finish(
@@ -74,6 +80,7 @@ def finish(
             release=examined.release,
             machine=_MACHINES[examined.architecture],
             kernel=kernel,
+            missing=examined.missing,
         )
         try:
             return listening.build_stage(

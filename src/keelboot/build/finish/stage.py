@@ -3,7 +3,8 @@
     FROM   the image as the user built it
     COPY   payload/ -> /                     the agent, units, dracut module, network default
     RUN    finish.sh                         install, kernel, initramfs, /var, /boot, clean
-    COPY   last/ -> /                        what a build's own mounts hide while RUN runs: /etc/resolv.conf
+    COPY   last/ -> /                        what a build's own mounts hide while RUN runs: /etc/resolv.conf, and
+                                             /etc/hosts and /etc/hostname, which they leave behind empty
 
 The script is one RUN, so that what it removes never becomes part of a layer. Every file of the context has the same
 time and order wherever the stage is made: same image, same keelboot, same layers.
@@ -11,6 +12,7 @@ time and order wherever the stage is made: same image, same keelboot, same layer
 
 import os
 import shutil
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 
@@ -18,13 +20,31 @@ from keelboot.build.finish.adapter import Adapter
 from keelboot.image.release import Release
 
 _SCRIPTS = ("kernel.sh", "agent.sh", "machine.sh", "variable.sh")
+_RESOLVED = "../run/systemd/resolve/stub-resolv.conf"
+_HOSTS = """\
+127.0.0.1 localhost
+::1 localhost ip6-localhost ip6-loopback
+ff02::1 ip6-allnodes
+ff02::2 ip6-allrouters
+"""
+HOSTNAME, HOSTS = "etc/hostname", "etc/hosts"
 _AGENT = "usr/lib/python3/dist-packages/keelboot"  # where Debian's Python looks, and nothing from PyPI comes first
 
 
-def write(context: Path, *, base: str, adapter: Adapter, release: Release, machine: str, kernel: str) -> Path:
+def write(
+    context: Path,
+    *,
+    base: str,
+    adapter: Adapter,
+    release: Release,
+    machine: str,
+    kernel: str,
+    missing: Collection[str] = (),
+) -> Path:
     """Write the stage's context into the empty directory CONTEXT and return the Containerfile's path.
 
-    BASE is the image to finish, MACHINE what `uname -m` says there, KERNEL the flavour or package asked for.
+    BASE is the image to finish, MACHINE what `uname -m` says there, KERNEL the flavour or package asked for, MISSING
+    which of HOSTNAME and HOSTS it does not have, or has empty.
     """
     payload, last = context / "payload", context / "last"
     _copy_data("keelboot.build.finish", "rootfs", payload)
@@ -32,7 +52,13 @@ def write(context: Path, *, base: str, adapter: Adapter, release: Release, machi
     # All of it: what the agent needs is most of it, and a machine may then build images too.
     _copy_data("keelboot", ".", payload / _AGENT)
     (last / "etc").mkdir(parents=True)
-    (last / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    (last / "etc/resolv.conf").symlink_to(_RESOLVED)
+    if HOSTS in missing:
+        (last / HOSTS).write_text(_HOSTS)
+    if HOSTNAME in missing:
+        # No instruction removes a file that is mounted over. This name does in any layer: it is a whiteout (OCI image
+        # specification, layer.md). A machine without a name of its own takes the one that DHCP or its platform gives.
+        (last / "etc/.wh.hostname").touch()
     script = payload / "usr/lib/keelboot/finish.sh"
     script.write_text(_script(adapter, release, machine, kernel))
     script.chmod(0o755)
