@@ -4,7 +4,6 @@ All keys must load when the policy does, and a file of `keyPath` holds one key. 
 are read and never found met. The text of a refusal begins with the JSON path of what is wrong.
 """
 
-from keelboot.failure import Failure
 from keelboot.image.refusal import Refused
 from keelboot.image.strictjson import parse
 from keelboot.trust.base64text import decode
@@ -23,7 +22,7 @@ from keelboot.trust.policy import (
     Unsupported,
     policy_hash,
 )
-from keelboot.trust.policyfiles import PolicyFiles, Read, one_key
+from keelboot.trust.policyfiles import PolicyFiles, Read, one_key, usable
 from keelboot.trust.scopes import TRANSPORTS, check_scope
 
 _KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
@@ -34,16 +33,10 @@ _GPG = ("GPGKeys", "signedByGPGKeys", "X509Certificates", "signedByX509CAs")
 def read_policy(data: bytes, source: str, read: Read) -> Policy:
     """The policy that DATA, from the file SOURCE, is. READ brings the files that it names, or raises OSError.
 
-    Raises Failure.
+    Raises InvalidSettings.
     """
-    try:
+    with usable(source, "containers-policy.json(5)"):
         return parse_policy(data, source, read)
-    except Refused as error:
-        raise Failure(
-            f"the policy {source} cannot be used",
-            why=str(error),
-            fix="No image is accepted until it is right: see containers-policy.json(5).",
-        ) from error
 
 
 def parse_policy(data: bytes, source: str, read: Read) -> Policy:

@@ -1,7 +1,9 @@
 """The files that a policy names: keys and certificates, which all must load before the policy says anything."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from keelboot.failure import InvalidSettings
 from keelboot.image.refusal import Refused
 from keelboot.trust.keys import PublicKey, parse_keys
 
@@ -25,6 +27,19 @@ class PolicyFiles:
             except OSError as error:
                 raise Refused(f"{path}: {name}: {error.strerror or error}") from error
         return self.contents[name]
+
+
+@contextmanager
+def usable(source: str, manual: str) -> Iterator[None]:
+    """Tell what is refused of the policy in the file SOURCE; MANUAL says how it has to be. Raises InvalidSettings."""
+    try:
+        yield
+    except Refused as error:
+        raise InvalidSettings(
+            f"the policy {source} cannot be used",
+            why=str(error),
+            fix=f"No image is accepted until it is right: see {manual}.",
+        ) from error
 
 
 def one_key(data: bytes, path: str) -> PublicKey:

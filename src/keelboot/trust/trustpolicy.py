@@ -6,7 +6,6 @@ What containers-policy.json(5) has no words for. The two can be used together (`
 import re
 from datetime import timedelta
 
-from keelboot.failure import InvalidSettings
 from keelboot.image.refusal import Refused
 from keelboot.image.strictjson import parse
 from keelboot.trust.exact import Exact
@@ -24,7 +23,7 @@ from keelboot.trust.policy import (
     TrustedKey,
     policy_hash,
 )
-from keelboot.trust.policyfiles import PolicyFiles, Read, one_key
+from keelboot.trust.policyfiles import PolicyFiles, Read, one_key, usable
 from keelboot.trust.scopes import check_scope
 from keelboot.trust.trustedroot import parse_trusted_root
 
@@ -43,14 +42,8 @@ def read_trust_policy(data: bytes, source: str, read: Read) -> Policy:
 
     Raises InvalidSettings.
     """
-    try:
+    with usable(source, "docs/formats/trust-policy.md"):
         return parse_trust_policy(data, source, read)
-    except Refused as error:
-        raise InvalidSettings(
-            f"the policy {source} cannot be used",
-            why=str(error),
-            fix="No image is accepted until it is right: its format is in docs/formats/trust-policy.md.",
-        ) from error
 
 
 def parse_trust_policy(data: bytes, source: str, read: Read) -> Policy:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from keelboot.failure import Failure, InvalidSettings
+from keelboot.failure import InvalidSettings
 from keelboot.image.refusal import Refused
 from keelboot.trust.certificates import FulcioRule, PkiRule
 from keelboot.trust.containerspolicy import parse_policy, read_policy
@@ -245,7 +245,7 @@ def test_containers_policy_is_refused(containers, document, where):
     ],
 )
 def test_a_file_that_is_broken_refuses_everything(data):
-    with pytest.raises(Failure, match=r"policy /etc/containers/policy\.json cannot be used"):
+    with pytest.raises(InvalidSettings, match=r"policy /etc/containers/policy\.json cannot be used"):
         read_policy(data, "/etc/containers/policy.json", _reader({}))
     with pytest.raises(InvalidSettings, match=r"policy trust\.json cannot be used"):
         read_trust_policy(data, "trust.json", _reader({}))
