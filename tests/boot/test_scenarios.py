@@ -542,7 +542,7 @@ def test_a_broken_initramfs_falls_back_and_is_not_staged_again(story: Story) -> 
     assert story.statuses["dropped at last"]["status"]["rollbackQueued"] is False
 
 
-def test_a_full_esp_is_found_before_anything_is_written(story: Story) -> None:
+def test_a_full_esp_is_told_and_nothing_is_staged(story: Story) -> None:
     answer = story.answers["damage"]["full ESP"]
     assert answer.status == 8, str(answer)
     assert "Insufficient free space on the ESP" in answer.text

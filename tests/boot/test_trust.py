@@ -291,15 +291,15 @@ def story(built: Built, site: Site) -> Story:
 @pytest.mark.parametrize(
     ("question", "code", "said"),
     [
-        ("unsigned", 20, ""),
-        ("unsigned, allowed", 20, ""),
-        ("by bootc", 1, ""),
+        ("unsigned", 20, "it is not signed"),
+        ("unsigned, allowed", 20, "it is not signed"),
+        ("by bootc", 1, "it is not signed"),
         ("wrong key", 20, "by none of the policy's keys"),
         ("another repository", 20, "os/other"),
         ("older", 20, "--allow-downgrade"),
         ("stale", 20, "it was good until"),
-        ("no policy", 20, ""),
-        ("tampered", 5, ""),
+        ("no policy", 20, "the policy rejects it"),
+        ("tampered", 5, "Nothing was kept of it"),
         ("broken policy", 27, POLICY),
     ],
 )
