@@ -180,7 +180,7 @@ def go_registry(directory: Path) -> Iterator[str]:
 
 
 def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (found := re.search(r"serving on (?:port |.*:)([0-9]+)", log.read_text())):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

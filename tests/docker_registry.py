@@ -34,7 +34,7 @@ def registry(directory: Path, **more: object) -> Iterator[str]:
     log = directory / "log"
     with log.open("wb") as output, subprocess.Popen(["docker-registry", "serve", file], stderr=output) as process:
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not (found := re.search(r"listening on ([0-9.]+:[0-9]+)", log.read_text())):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()

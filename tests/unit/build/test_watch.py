@@ -37,7 +37,7 @@ def test_an_interruption_ends_children_that_do_not_hear_it(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         watch(["sh", "-c", script, "sh", str(tmp_path)], purpose="try", echo=lambda _: None)
     status = Path("/proc", (tmp_path / "pid").read_text().strip(), "status")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while status.exists() and "State:\tZ" not in status.read_text():
         assert time.monotonic() < deadline, "it still runs"
         time.sleep(0.02)

@@ -138,7 +138,7 @@ def test_interrupted(registry, image, own, tmp_path, kind, number):
         def stall(handler, reply):
             if large not in handler.path:
                 return reply
-            return fault.stalled(1_000_000, 20)(handler, reply)
+            return fault.stalled(1_000_000, 100)(handler, reply)
 
         registry.faults["blob"] = [stall] * 9
         words = [sys.executable, "-m", "keelboot.cli.main", "copy", f"docker://{registry.address}/os/web:1", target]
@@ -152,7 +152,7 @@ def test_interrupted(registry, image, own, tmp_path, kind, number):
             process.send_signal(number)
             told = process.stderr.read()
         assert process.returncode == 128 + number, told
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 50
         assert "Traceback" not in told
         assert other.manifests == {}
     assert not (tmp_path / "copy.tar").exists()

@@ -110,11 +110,11 @@ def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) ->
     script(tmp_path, f"{USR}/x", f"#!/bin/sh\necho waiting\nsleep 100 &\necho $! >{tmp_path}/pid\nsleep 100\n")
     began = time.monotonic()
     [check] = run(tmp_path).checks
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert not check.passed
     assert check.output == "it was stopped after 0 s\nwaiting"
     child = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while _lives(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not _lives(child)
@@ -132,7 +132,7 @@ def test_what_a_check_leaves_running_is_not_waited_for(tmp_path: Path) -> None:
     began = time.monotonic()
     [check] = run(tmp_path).checks
     os.kill(int((tmp_path / "pid").read_text()), 9)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert (check.passed, check.output) == (True, "fine")
 
 

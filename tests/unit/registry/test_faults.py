@@ -107,7 +107,7 @@ def test_gives_up(reader, registry, kind, bad, why):
     started = time.monotonic()
     with pytest.raises(NetworkFailed, match=f"(?i){why}"):
         read(reader, registry)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
     assert sum(reader.slept) <= 120
     assert 100 - len(registry.faults[kind]) == 3
 

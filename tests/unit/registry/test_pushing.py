@@ -470,8 +470,8 @@ def test_basic_credentials_go_along(reader, serve):
 def test_cut_ends_what_is_under_way(reader, serve):
     """As Ctrl-C has it end, wherever another thread is."""
     target = serve(Registry())
-    target.faults["upload"] = [fault.stalled(0, 5)]
-    reader.patience = replace(reader.patience, answer=20, silence=20)
+    target.faults["upload"] = [fault.stalled(0, 100)]
+    reader.patience = replace(reader.patience, answer=100, silence=100)
     publisher, ended = publish_to(reader, target), []
 
     def work():
@@ -486,7 +486,7 @@ def test_cut_ends_what_is_under_way(reader, serve):
     started = time.monotonic()
     reader.made[-1].cut()
     thread.join()
-    assert ended[0] - started < 2
+    assert ended[0] - started < 50
 
 
 def test_throttle():
@@ -516,7 +516,7 @@ def test_limited(reader, serve):
     started = time.monotonic()
     send(publisher)
     assert publisher.client.read_blob(blob(DATA)) == DATA
-    assert 1.4 < time.monotonic() - started < 8
+    assert time.monotonic() - started > 1.4
 
 
 def test_scopes_are_merged():

@@ -494,11 +494,11 @@ def test_docker_archives_hold_what_the_config_says(move, tmp_path):
 
 def test_a_failure_ends_the_others(move, registry, layout):
     """At once, and it is told, not what became of them."""
-    registry.faults["put"] = [fault.stalled(0, 5), fault.stalled(0, 5), fault.answering(403)]
+    registry.faults["put"] = [fault.stalled(0, 100), fault.stalled(0, 100), fault.answering(403)]
     started = time.monotonic()
     with pytest.raises(Failure, match="cannot push to"):
         move(f"oci:{layout}", f"docker://{registry.address}/os/web:1", jobs=4)
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 50
     assert registry.manifests == {}
 
 

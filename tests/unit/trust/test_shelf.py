@@ -178,11 +178,11 @@ def test_a_registry_that_is_slow_decides_nothing(registry, registries, web, key,
     bundle(subject(registries, web), key)
     trusted = trusting(registries, web, key)
     registries.resolve(web)
-    registry.faults[kind] = [fault.slow_headers(0.1, 100)] * 9
+    registry.faults[kind] = [fault.slow_headers(0.1, 1000)] * 9
     started = time.monotonic()
     with pytest.raises(NetworkFailed, match=r"took more than 0\.5 s"):
         verified(registries, web, trusted, GIVEN, seconds=0.5)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
 
 
 def test_a_deadline_that_is_over_at_the_end_counts():

@@ -103,7 +103,7 @@ def test_a_boot_that_hangs_is_given_up_in_time(tmp_path: Path) -> None:
         pytest.raises(BootFailed, match="not up after 1 s:\n  last words"),
     ):
         wait_until_up(guest, within=1)
-    assert time.monotonic() - before < 6
+    assert time.monotonic() - before < 20
     assert gone(guest.pid)
 
 
