@@ -291,6 +291,7 @@ def _impatient(
             answer = connection.getresponse(self)
         finally:
             timer.cancel()
+            timer.join()  # a process that has threads is not forked, and layers are read by several
         if late.is_set():
             # http.client takes headers that break off for all of them.
             answer.close()

@@ -145,6 +145,7 @@ def deadline(cut: Callable[[], None], seconds: float = DEADLINE) -> Iterator[Non
         raise _late(seconds) from error
     finally:
         timer.cancel()
+        timer.join()
     if late.is_set():  # what came of connections that were cut is not to be relied on
         raise _late(seconds)
 

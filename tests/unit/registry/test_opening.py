@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -33,6 +34,13 @@ def descriptor(digest, data, **platform):
 def test_reads_every_layer(reader, registry, expected, jobs):
     assert reader.read(f"{registry.address}/os/web:1", jobs=jobs) == expected
     assert reader.slept == []
+
+
+def test_leaves_no_thread(reader, registry):
+    """Layers are read by several processes, and one that has threads is not forked."""
+    for _ in range(20):
+        with reader.registries().open(Reference.parse(f"docker://{registry.address}/os/web:1"), architecture="amd64"):
+            assert [one for one in threading.enumerate() if isinstance(one, threading.Timer)] == []
 
 
 def test_asks_for_each_thing_once(reader, registry):
