@@ -6,6 +6,7 @@ and on the machine; registries.conf says where that is, as it does for mirrors, 
 
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -29,7 +30,7 @@ pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(3600)]
 NAME = "localhost/keelboot-test/trust"
 IMAGE = "registry.example.org/os/web"
 VERSION = "org.opencontainers.image.version"
-BIG = 60 << 20  # bytes that do not compress, so that a pull can be cut in the middle
+BIG = 80 << 20  # bytes that do not compress, so that a pull can be cut in the middle
 
 
 @dataclass
@@ -94,6 +95,15 @@ class Server:
             time.sleep(0.1)
         return self
 
+    def sent(self, blob: str) -> list[tuple[int, int]]:
+        """The HTTP status and the bytes of each answer with BLOB that came to an end, one way or the other."""
+        return [
+            (int(status), int(size))
+            for status, size in re.findall(
+                rf'"GET /v2/[^"]*/sha256:{blob} [^"]*" ([0-9]+) ([0-9]+)', self._log.read_text()
+            )
+        ]
+
     @contextmanager
     def away(self) -> Iterator[None]:
         """Nobody answers there until the context is left."""
@@ -149,6 +159,9 @@ def site(keelboot: Keelboot, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 class Story:
     answers: dict[str, Answer] = field(default_factory=dict)
     statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    big: str = ""  # the layer with the large file
+    big_size: int = 0
+    fetched: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # of it: HTTP status and bytes
 
     def ask(self, computer: Computer, questions: Mapping[str, str]) -> None:
         for name, command in questions.items():
@@ -176,11 +189,16 @@ def _images(built: Built) -> None:
         time.sleep(1.1)
 
 
+def _top_layer(site: Site, image: str) -> tuple[str, int]:
+    """The layer that only IMAGE has: its digest in hex, and bytes."""
+    listed = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://127.0.0.1:{site.open_port}/{image}"]
+    layer = json.loads(subprocess.run(listed, check=True, capture_output=True).stdout)["layers"][-1]
+    return layer["digest"].partition(":")[2], layer["size"]
+
+
 def _tamper(site: Site, image: str) -> tuple[Path, bytes]:
     """Change a byte of the layer that only IMAGE has, where the registry keeps it; the file and what it was."""
-    listed = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://127.0.0.1:{site.open_port}/{image}"]
-    manifest = json.loads(subprocess.run(listed, check=True, capture_output=True).stdout)
-    digest = manifest["layers"][-1]["digest"].partition(":")[2]
+    digest, _ = _top_layer(site, image)
     file = site.place / f"images/docker/registry/v2/blobs/sha256/{digest[:2]}/{digest}/data"
     before = file.read_bytes()
     file.write_bytes(before[:-9] + bytes([before[-9] ^ 1]) + before[-8:])
@@ -234,29 +252,34 @@ def _cuts(story: Story, computer: Computer, site: Site) -> None:
     """A network that goes away in the middle of a pull, and a machine that does."""
     site.push(f"{NAME}:3", "os/web:stable")
     site.sign(f"{IMAGE}:stable", "release")
-    pulling = _pulling(computer)
+    story.big, story.big_size = _top_layer(site, "os/web:stable")
+    pulling = _pulling(computer, story.big, story.big_size // 3)
     with site.locked.away():
         time.sleep(5)
     said, _ = pulling.communicate(timeout=900)
     story.answers["network cut"] = Answer(pulling.returncode, said)
     story.look(computer, "after the network's cut")
+    story.fetched["network"] = site.locked.sent(story.big)
     story.ask(computer, {"drop": "keelboot rollback && keelboot rollback; keelboot gc"})
-    pulling = _pulling(computer)
+    pulling = _pulling(computer, story.big, story.big_size // 2)
     computer.cut()
     pulling.communicate()
     computer.power_on()
     computer.ask("systemctl is-system-running --wait")
     story.look(computer, "after the machine's cut")
-    story.ask(computer, {"again": UPGRADE})
+    story.ask(computer, {"kept": f"stat -c %s /sysroot/composefs/.draft-blob-sha256:{story.big}", "again": UPGRADE})
+    story.fetched["machine"] = site.locked.sent(story.big)[len(story.fetched["network"]) :]
     story.look(computer, "again")
 
 
-def _pulling(computer: Computer) -> subprocess.Popen[str]:
-    """An upgrade that has some of the large file already."""
-    used = "stat -f -c '%a' /sysroot"
-    before = int(computer.told(used))
-    pulling = computer.begin(UPGRADE)
-    while before - int(computer.told(used)) < BIG / 4096 / 4:
+RATE = 2 << 20  # bytes a second, so that a pull has a middle
+
+
+def _pulling(computer: Computer, blob: str, enough: int) -> subprocess.Popen[str]:
+    """An upgrade that has ENOUGH bytes of the BLOB already."""
+    pulling = computer.begin(f"KEELBOOT_LIMIT_RATE={RATE} {UPGRADE}")
+    came = f"stat -c %s /sysroot/composefs/.draft-blob-sha256:{blob} || echo 0"
+    while int(computer.told(came).split()[-1]) < enough:
         assert pulling.poll() is None, pulling.communicate()
     return pulling
 
@@ -335,6 +358,8 @@ def test_the_network_may_go_away_in_the_middle_of_a_pull(story: Story) -> None:
     answer = story.answers["network cut"]
     assert answer.status == 0, str(answer)
     assert story.slot("after the network's cut", "staged") == "3"
+    [(status, size)] = story.fetched["network"]  # the answer that was cut off is in no log
+    assert (status, size <= story.big_size * 2 // 3) == (206, True)
 
 
 def test_the_machine_may_be_cut_in_the_middle_of_a_pull(story: Story) -> None:
@@ -342,3 +367,8 @@ def test_the_machine_may_be_cut_in_the_middle_of_a_pull(story: Story) -> None:
     assert (story.slot(after, "booted"), story.slot(after, "staged")) == ("2", None)
     assert "Queued for next boot: " in story.told("again")
     assert story.slot("again", "staged") == "3"
+    (first, _), (status, rest) = story.fetched["machine"]
+    kept = int(story.told("kept"))
+    assert (first, status, rest) == (200, 206, story.big_size - kept)
+    # A sync each five seconds, a block, and what the network had not handed on.
+    assert kept >= story.big_size // 2 - 10 * RATE

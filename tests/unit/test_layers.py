@@ -60,7 +60,8 @@ DOORS = {
     "image": """transports transports.dockerarchive transports.folder transports.layout transports.opening
         transports.storage""",
     "composefs": "folder",
-    "store": "check crew draft garbage kernel_verity objects pull reading references repair repository writeback",
+    "store": """check crew draft garbage kernel_verity objects partial pull reading references repair repository
+        writeback""",
     "build": "base driver engine finish.finishing finish.stage layout mirror watch",
     "registry": """answers authorization blob client connections endpoint opening publisher settings throttle
         upload""",

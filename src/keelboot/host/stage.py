@@ -333,9 +333,7 @@ def _publish(candidate: Candidate, reached: Callable[[str], None]) -> None:
     repository.barrier()
     reached("barrier")
     if taken:
-        for diff_id, layer in zip(taken.record.diff_ids, taken.layers, strict=True):
-            repository.publish(repository.layers, str(diff_id), layer)
-        repository.settle(repository.layers)
+        pull.publish_layers(repository, taken)
     reached("layers")
     pull.publish_image(repository, candidate.digest)
     reached("image")

@@ -5,7 +5,7 @@ A transport only says which manifest is meant and where blobs are; everything th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from keelboot.image.compression import Compression
 from keelboot.image.digest import Digest
@@ -28,6 +28,14 @@ class Blobs(Protocol):
 
     def open_blob(self, descriptor: Descriptor) -> BinaryIO:
         """The bytes stored as that blob, not yet compared with its digest. Raises Refused where there are none."""
+
+
+@runtime_checkable
+class Resumable(Blobs, Protocol):
+    """Blobs that can be had from any byte on: what was read of them before need not be read again."""
+
+    def resume_blob(self, descriptor: Descriptor, offset: int) -> BinaryIO:
+        """The bytes of that blob from OFFSET on, which is less than its size. Raises Refused where there are none."""
 
 
 @dataclass(frozen=True, slots=True)

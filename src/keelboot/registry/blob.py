@@ -19,16 +19,19 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)
 
 
 class BlobStream(io.RawIOBase, BinaryIO):
-    """The bytes of the blob that DESCRIPTOR names: never more than it says, not yet compared with its digest."""
+    """The bytes of the blob that DESCRIPTOR names, from OFFSET on.
 
-    def __init__(self, endpoint: Endpoint, descriptor: Descriptor) -> None:
+    Never more than the descriptor says, and not yet compared with its digest.
+    """
+
+    def __init__(self, endpoint: Endpoint, descriptor: Descriptor, *, offset: int = 0) -> None:
         super().__init__()
         self._endpoint, self._descriptor = endpoint, descriptor
         self._answer: Answer | None = None
-        self._at = 0  # bytes handed on, or kept for it
+        self._at = offset  # bytes handed on, or kept for it
         self._skip = 0  # bytes to drop, as the registry began before `_at`
         self._failures = 0
-        self._secured = 0  # where the count of failures last began anew
+        self._secured = offset  # where the count of failures last began anew
 
     def start(self) -> None:
         """Ask for the blob. Raises what reading raises."""

@@ -44,7 +44,10 @@ class Document:
 
 
 class Client:
-    """The Blobs of one repository at one place. Methods raise NetworkFailed, AccessDenied, Failure and Refused."""
+    """The Resumable blobs of one repository at one place.
+
+    Methods raise NetworkFailed, AccessDenied, Failure and Refused.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -82,7 +85,11 @@ class Client:
                     f"its type is {found.descriptor.media_type!a}, its descriptor says {descriptor.media_type!a}"
                 )
             return BytesIO(found.data)
-        stream = BlobStream(self.endpoint, descriptor)
+        return self.resume_blob(descriptor, 0)
+
+    def resume_blob(self, descriptor: Descriptor, offset: int) -> BinaryIO:
+        """As keelboot.image.opened.Resumable has it."""
+        stream = BlobStream(self.endpoint, descriptor, offset=offset)
         stream.start()  # what is missing is told before anything is done about it
         return stream
 

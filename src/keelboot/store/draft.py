@@ -141,4 +141,9 @@ class Draft:
 
 def draft_name() -> str:
     """A name for what is being made; it is no other's."""
-    return f".draft-{os.urandom(8).hex()}"
+    return draft_file(os.urandom(8).hex())
+
+
+def draft_file(of: str) -> str:
+    """What the draft OF something is called, for who finds it again."""
+    return f".draft-{of}"

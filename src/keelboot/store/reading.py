@@ -9,6 +9,7 @@ does not depend on who read it: the lowest layer that is wrong ends the work, an
 layers.
 """
 
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -26,10 +27,13 @@ from keelboot.progress import Step
 from keelboot.store.crew import Crew, Tell, crew
 from keelboot.store.layerrecord import LayerRecord, Recorder
 from keelboot.store.objects import Account, Objects
+from keelboot.store.partial import Partials, forget, keeping
 from keelboot.store.repository import Repository
 from keelboot.store.writeback import Writeback
 
 _SHARED_MIN: Final = 1 << 20  # bytes of a blob that are worth another process
+# Seconds of reading that a power cut may take away, but for what its drafts keep. A sync costs little beside that.
+SECURED_EACH: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def planned(
 ) -> Plan:
     """How to read IMAGE: not the layers that have a record and all their objects; DISTRUSTED ones count as missing."""
     found = {number: whole_layer(repository, layer.diff_id, distrusted) for number, layer in enumerate(image.layers)}
+    image = keeping(repository, image, [image.layers[number].descriptor for number in found if not found[number]])
     return Plan(repository, image, {number: known for number, known in found.items() if known}, limits or Limits())
 
 
@@ -95,6 +100,8 @@ class Reading:
         self._reader = _Reader(objects, plan.image, _Here(objects, others, step, writeback), ahead=ahead)
         self._left = plan.limits
         self._ready: dict[int, _Read] = {}  # and not applied yet
+        self._unsecured: dict[int, ObjectId] = {}  # records of layers that were read and not named
+        self._secured = time.monotonic()
         self._coming: dict[int, Changes] = {}  # from other processes
         others.made = self._receive
 
@@ -113,9 +120,12 @@ class Reading:
         """Read what no other process takes."""
         while (number := self._others.take()) is not None:
             try:
-                self._ready[number] = self._reader.read(number, self._plan.limits)
+                read = self._reader.read(number, self._plan.limits)
             except Exception as error:  # noqa: BLE001 - it is raised in its turn: a lower layer may be wrong as well
                 self._others.failed(number, error)
+            else:
+                self._ready[number] = read
+                self._secure(number, read.record)
 
     def _apply(self, number: int) -> None:
         recalled = self._recalled(number)
@@ -154,7 +164,9 @@ class Reading:
                 if self._left.after(read.cost):
                     return read
             # It was read within limits of its own. Where it ends with what the layers below left, only reading tells.
-        return self._reader.read(number, self._left)
+        read = self._reader.read(number, self._left)
+        self._secure(number, read.record)
+        return read
 
     def _receive(self, number: int, value: bytes | tuple[bytes, tuple[int, int, int]]) -> None:
         """Take in what another process gave of a layer it reads: its changes, piece by piece, and last the rest."""
@@ -164,6 +176,21 @@ class Reading:
         else:
             record, cost = value
             self._ready[number] = _Read(self._coming.pop(number), ObjectId.of(record), Cost(*cost))
+            self._secure(number, self._ready[number].record)
+
+    def _secure(self, number: int, record: ObjectId) -> None:
+        """Note that a layer was read; where reading takes long, name it at once, so that no cut takes it away."""
+        self._unsecured[number] = record
+        if time.monotonic() - self._secured < SECURED_EACH:
+            return
+        repository, layers = self._plan.repository, self._plan.image.layers
+        repository.barrier()
+        for one, name in self._unsecured.items():
+            repository.publish(repository.layers, str(layers[one].diff_id), name)
+        repository.settle(repository.layers)
+        forget(repository, [layers[one].descriptor for one in self._unsecured])
+        self._unsecured.clear()
+        self._secured = time.monotonic()
 
 
 class _Reader:
@@ -174,6 +201,15 @@ class _Reader:
 
     def read(self, number: int, limits: Limits) -> _Read:
         """The layer as its blob has it. Raises InvalidImage, MissingTool and OSError."""
+        try:
+            return self._once(number, limits)
+        except InvalidImage:
+            blobs = self._image.blobs
+            if not isinstance(blobs, Partials) or not blobs.distrust(self._image.layers[number].descriptor):
+                raise
+            return self._once(number, limits)  # what was kept of it may have been what is wrong
+
+    def _once(self, number: int, limits: Limits) -> _Read:
         layers = LayerReader(self._image, limits, jobs=2 if self._ahead else 1)
         recorder = Recorder(self._image.layers[number].diff_id)
         with layers.entries(number, self._step, seen=recorder.seen) as entries:
