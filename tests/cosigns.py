@@ -82,12 +82,41 @@ def skopeo() -> list[str]:
     own = shutil.which("skopeo")
     if own and not _without_signatures(Path(own)):
         return [own]
-    place = cache() / "skopeo"
+    return _unpacked("skopeo")
+
+
+def podman(home: Path) -> tuple[list[str], dict[str, str]]:
+    """podman that verifies signatures, by what words and in what environment; its store is in HOME. Raises Missing.
+
+    It calls itself by its file, so it runs with what it was unpacked with as its root, and HOME where it is.
+    """
+    if os.geteuid() != 0:
+        raise Missing("an unpacked podman of another release works for root only")
+    # With what it asks for before it does anything, whether that is needed or not.
+    root = Path(_unpacked("podman", "netavark", "catatonit")[-1]).parents[2]
+    for name in ("proc", "dev", "sys", "var/tmp", str(home).lstrip("/")):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for link, target in (("lib64", "usr/lib64"), ("lib", "usr/lib")):
+        if not (root / link).is_symlink():
+            (root / link).symlink_to(target)
+    entering = (
+        f"set -e; mount --bind '{root}' '{root}'; mount -t proc proc '{root}/proc'; mount --rbind /dev '{root}/dev'; "
+        f"mount --rbind /sys '{root}/sys'; "
+        f"mount --bind '{home}' '{root}{home}'; exec chroot '{root}' /usr/bin/podman \"$@\""
+    )
+    own = ["--root", home / "root", "--runroot", home / "run", "--tmpdir", home / "tmp", "--storage-driver", "vfs"]
+    words = ["unshare", "--mount", "sh", "-c", entering, "podman", *map(str, own)]
+    return words, {"PATH": os.environ["PATH"], "HOME": str(home)}
+
+
+def _unpacked(package: str, *others: str) -> list[str]:
+    """trixie's PACKAGE, as words to call its program by, which runs with its own libraries."""
+    place = cache() / package
     if not (place / "version").exists():
-        _fetch("skopeo", "trixie", place, "install", "--download-only", "--no-install-recommends", "-y")
-    program = place / "usr/bin/skopeo"
+        _fetch(package, "trixie", place, "install", "--download-only", "--no-install-recommends", "-y", *others)
+    program = place / "usr/bin" / package
     if _without_signatures(program):
-        raise Missing("skopeo of trixie was built without signatures of this kind, too")
+        raise Missing(f"{package} of trixie was built without signatures of this kind, too")
     libraries = next(place.glob("usr/lib/*/libc.so.6")).parent
     return [str(next(libraries.glob("ld-linux*.so.*"))), "--library-path", str(libraries), str(program)]
 

@@ -1,4 +1,4 @@
-"""Who signs, who verifies, and where signatures are: keelboot, cosign 2, cosign 3 and skopeo, at three registries.
+"""Who signs, who verifies, and where signatures are: keelboot, cosign 2 and 3, skopeo and podman, at three registries.
 
 Debian's docker-registry has no interface of referrers, so clients keep the lists themselves; the same behind one that
 has; and go-containerregistry's, which has one of its own. What each cell has to come to is in the tables.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cosigns import PASSWORD, Cosign, Missing, cosign, go_registry, skopeo, with_referrers
+from cosigns import PASSWORD, Cosign, Missing, cosign, go_registry, podman, skopeo, with_referrers
 from docker_registry import registry as docker_registry
 from keelboot.trust.keyfiles import generate, write_private_key
 from small_images import BASE, write_layout
@@ -22,16 +22,16 @@ from small_images import BASE, write_layout
 pytestmark = pytest.mark.machine
 
 STORAGES = ("tags", "referrers", "go")
-VERIFIERS = ("keelboot", "cosign 2", "cosign 3", "skopeo")
+VERIFIERS = ("keelboot", "cosign 2", "cosign 3", "skopeo", "podman")
 # One column for each of VERIFIERS: + accepts, - finds no signature; a dot in what is found: it is not here.
 EXPECTED = {
-    "keelboot simple": "++++",
-    "keelboot bundle": "+-+-",
-    "keelboot": "++++",
-    "cosign 2": "++++",
-    "cosign 2 oci-1-1": "++--",
-    "cosign 3": "+-+-",
-    "cosign 3 old format": "++++",
+    "keelboot simple": "+++++",
+    "keelboot bundle": "+-+--",
+    "keelboot": "+++++",
+    "cosign 2": "+++++",
+    "cosign 2 oci-1-1": "++---",
+    "cosign 3": "+-+--",
+    "cosign 3 old format": "+++++",
 }
 _PLAIN = ("--allow-http-registry", "-y")
 _OFFLINE = ("--insecure-ignore-tlog=true", "--allow-http-registry")
@@ -47,6 +47,7 @@ class Bench:
     three: Cosign
     addresses: dict[str, str]
     skopeos: list[str]  # none: there is none that verifies
+    podmans: tuple[list[str], dict[str, str]]  # words and environment; the same
     cells: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def call(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -93,25 +94,52 @@ class Bench:
                     done = self.two("verify", "--key", public, *_OFFLINE, *more, check=False, experimental=True)
             case "cosign 3":
                 done = self.three("verify", "--key", public, *_OFFLINE, name, check=False)
-            case _:
+            case "skopeo":
                 done = self.skopeo(name, public, {"type": "matchRepository"})
+            case _:
+                done = self.podman(name, public, {"type": "matchRepository"})
         return done.returncode == 0
 
     def skopeo(self, name: str, public: Path, identity: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        """Copy the image NAME away, as a policy lets it, with registries.d saying where signatures are."""
-        scope = name.partition("/")[0]
-        requirement = {"type": "sigstoreSigned", "keyPath": str(public), "signedIdentity": identity}
-        policy = {"default": [{"type": "reject"}], "transports": {"docker": {scope: [requirement]}}}
-        (self.home / "policy.json").write_text(json.dumps(policy))
-        settings = self.home / "registries.d"
-        settings.mkdir(exist_ok=True)
-        (settings / "all.yaml").write_text("default-docker:\n  use-sigstore-attachments: true\n")
+        """Copy the image NAME away, as a policy lets it."""
+        settings = self._policy(name, public, identity)
         away = self.home / "away"
         shutil.rmtree(away, ignore_errors=True)
         words = ["--policy", self.home / "policy.json", "--registries.d", settings, "copy", "--src-tls-verify=false"]
         return subprocess.run(
             [*self.skopeos, *words, f"docker://{name}", f"dir:{away}"], capture_output=True, text=True, check=False
         )
+
+    def podman(self, name: str, public: Path, identity: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """Pull the image NAME into a store, as a policy lets it."""
+        self._policy(name, public, identity)
+        words, environment = self.podmans
+        words = [
+            *words,
+            "pull",
+            "--quiet",
+            "--tls-verify=false",
+            f"--signature-policy={self.home / 'policy.json'}",
+            name,
+        ]
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+    def _policy(self, name: str, public: Path, identity: dict[str, str]) -> Path:
+        """Have policy.json want NAME signed; the registries.d that says where signatures are."""
+        scope = name.partition("/")[0]
+        requirement = {"type": "sigstoreSigned", "keyPath": str(public), "signedIdentity": identity}
+        policy = {"default": [{"type": "reject"}], "transports": {"docker": {scope: [requirement]}}}
+        (self.home / "policy.json").write_text(json.dumps(policy))
+        settings = self.home / ".config/containers/registries.d"
+        settings.mkdir(parents=True, exist_ok=True)
+        (settings / "all.yaml").write_text("default-docker:\n  use-sigstore-attachments: true\n")
+        return settings
+
+    @property
+    def verifiers(self) -> list[str]:
+        """Those of VERIFIERS that are here."""
+        there = {"skopeo": bool(self.skopeos), "podman": bool(self.podmans[0])}
+        return [one for one in VERIFIERS if there.get(one, True)]
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +166,16 @@ def bench(keelboot, tmp_path_factory) -> Iterator[Bench]:
         except Missing as why:
             addresses["go"] = f"- {why}"
         try:
-            words = skopeo()
+            skopeos = skopeo()
         except Missing as why:
             print(why)
-            words = []
-        yield Bench(home, keelboot, two, three, addresses, words)
+            skopeos = []
+        try:
+            podmans = podman(home)
+        except Missing as why:
+            print(why)
+            podmans = ([], {})
+        yield Bench(home, keelboot, two, three, addresses, skopeos, podmans)
 
 
 @pytest.mark.parametrize("signer", EXPECTED)
@@ -153,12 +186,13 @@ def test_cell(bench, storage, signer):
     name, by_digest = bench.image(storage, signer.replace(" ", "-"))
     assert not any(bench.verifies(one, name, "cosign") for one in ("keelboot", "cosign 2")), "it is not signed yet"
     bench.sign(signer, name, by_digest)
-    there = VERIFIERS if bench.skopeos else VERIFIERS[:-1]
-    found = "".join("-+"[bench.verifies(one, name, "cosign")] for one in there).ljust(len(VERIFIERS), ".")
+    there = bench.verifiers
+    found = "".join("-+"[bench.verifies(one, name, "cosign")] if one in there else "." for one in VERIFIERS)
     bench.cells[storage, signer] = found
     print(f"{storage:<10} {signer:<20} " + "  ".join(map(" ".join, zip(VERIFIERS, found, strict=True))))
-    assert not any(bench.verifies(one, name, "other") for one in ("keelboot", "cosign 3")), "by another key"
-    assert found[: len(there)] == EXPECTED[signer][: len(there)]
+    assert not any(bench.verifies(one, name, "other") for one in there), "by another key"
+    wanted = zip(VERIFIERS, EXPECTED[signer], strict=True)
+    assert found == "".join(sign if one in there else "." for one, sign in wanted)
 
 
 def test_matrix(bench):
@@ -201,19 +235,21 @@ def test_attestations_both_ways(bench, storage):
         assert bench.call("verify", name, "--key", public).returncode == 20, "an attestation is no signature"
 
 
-def test_identities_for_podman_and_skopeo(bench):
+@pytest.mark.parametrize("program", ["skopeo", "podman"])
+def test_identities_for_podman_and_skopeo(bench, program):
     """keelboot signs the tag too: that is what these want by default, and what cosign does not do."""
-    if not bench.skopeos:
-        pytest.skip("there is no skopeo that verifies")
-    name, by_digest = bench.image("tags", "identities")
+    if program not in bench.verifiers:
+        pytest.skip(f"there is no {program} that verifies")
+    verify = getattr(bench, program)
+    name, by_digest = bench.image("tags", f"identities-{program}")
     public, strict = bench.home / "cosign.pub", {"type": "matchRepoDigestOrExact"}
     bench.sign("cosign 2", name, by_digest)
-    assert bench.skopeo(name, public, strict).returncode != 0
+    assert verify(name, public, strict).returncode != 0
     bench.sign("keelboot simple", name, by_digest)
-    assert bench.skopeo(name, public, strict).returncode == 0
-    done = bench.skopeo(by_digest, public, strict)
+    assert verify(name, public, strict).returncode == 0
+    done = verify(by_digest, public, strict)
     assert done.returncode == 0, done.stderr
-    assert bench.skopeo(name, bench.home / "other.pub", strict).returncode != 0
+    assert verify(name, bench.home / "other.pub", strict).returncode != 0
     told = bench.done("verify", name, "--key", public)
     assert [one["name"] for one in told["signatures"]] == [name]
 

@@ -278,8 +278,8 @@ RATE = 2 << 20  # bytes a second, so that a pull has a middle
 def _pulling(computer: Computer, blob: str, enough: int) -> subprocess.Popen[str]:
     """An upgrade that has ENOUGH bytes of the BLOB already."""
     pulling = computer.begin(f"KEELBOOT_LIMIT_RATE={RATE} {UPGRADE}")
-    came = f"stat -c %s /sysroot/composefs/.draft-blob-sha256:{blob} || echo 0"
-    while int(computer.told(came).split()[-1]) < enough:
+    came = f"stat -c %s /sysroot/composefs/.draft-blob-sha256:{blob} 2>/dev/null || echo 0"
+    while int(computer.told(came)) < enough:
         assert pulling.poll() is None, pulling.communicate()
     return pulling
 
