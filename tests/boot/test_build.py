@@ -9,6 +9,11 @@ import pytest
 
 from boot.conftest import EXAMPLE, PLAIN, Built, succeeded
 from boot.guest import Guest
+from keelboot.build import engine
+from keelboot.build.finish import measuring
+from keelboot.image import layers, needs
+from keelboot.image.reference import Reference
+from keelboot.image.transports import open_image
 
 pytestmark = pytest.mark.machine
 
@@ -19,6 +24,18 @@ def test_conventions_of_bootc(built: Built) -> None:
     assert built.facts["bootable"] is True
     assert built.facts["labels"]["containers.bootc"] == "1"  # type: ignore[index]
     assert len(built.facts["kernels"]) == 1  # type: ignore[arg-type]
+
+
+def test_a_label_tells_what_a_machine_will_need(built: Built) -> None:
+    """Without another layer, and as all layers together say it."""
+    with open_image(Reference.parse(f"containers-storage:{built.name}")) as image:
+        needed, diff_ids = needs.stated(image.config), image.config.diff_ids
+        contents = measuring.Contents()
+        assert needed == needs.measure(layers.read_tree(image, contents), diff_ids, contents.sha256)
+    assert needed
+    assert needed.var[b"www/html"] >= (EXAMPLE / "index.html").stat().st_size
+    history = engine.find().history(built.name)
+    assert (history[-1].get("empty_layer"), needs.LABEL in str(history[-1]["created_by"])) == (True, True)
 
 
 def test_building_again_changes_nothing(keelboot: Keelboot, built: Built) -> None:

@@ -34,8 +34,8 @@ RANK = {package: rank for rank, row in enumerate(ORDER) for package in row}
 # By package. Pure: bytes and values in, values out. Doors: files, programs, the clock, the network. "." is __init__.
 PURE = {
     "": ". failure progress",
-    "image": """. archive bootable changes checked compression digest documents extended layers opened
-        readahead reference refusal release remote strictjson tree""",
+    "image": """. archive bootable changes checked compression digest documents extended layers needs
+        opened readahead reference refusal release remote strictjson tree""",
     "composefs": ". bodies directories dump erofs inodes ondisk overlay reader sealing table trees verity xattrs",
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
@@ -62,7 +62,7 @@ DOORS = {
     "composefs": "folder",
     "store": """check crew draft garbage kernel_verity objects partial pull reading references repair repository
         writeback""",
-    "build": "base driver engine finish.finishing finish.stage layout mirror watch",
+    "build": "base driver engine finish.finishing finish.measuring finish.stage layout mirror watch",
     "registry": """answers authorization blob client connections endpoint opening publisher settings throttle
         upload""",
     "trust": "publishing shelf",

@@ -20,6 +20,7 @@ from keelboot.build.flags import Line
 from keelboot.build.watch import Echo, Ended, watch
 from keelboot.durable import replacing
 from keelboot.failure import BuildFailed, ImageNotFound, MissingTool, OutOfSpace
+from keelboot.image.digest import Digest
 
 PROGRAMS = ("podman", "buildah")
 _PROCESSES = 32768
@@ -89,18 +90,13 @@ class Engine:
 
         Raises ImageNotFound.
         """
-        podman = self.program == "podman"
-        argv = self._inspect(name, podman="{{json .History}}", buildah="")
-        found = command.run(argv, purpose=f"read the history of {name}", accept=(0, 1, 125))
-        if found.returncode != 0:
-            raise ImageNotFound(
-                f"cannot read {name}",
-                why=f"{self.program}'s store has no such image",
-                fix="`podman images` lists them.",
-            )
-        read = json.loads(found.stdout)
-        entries = read if podman else read["OCIv1"].get("history")
+        entries = self._configured(name, podman="{{json .History}}", buildah=("history",))
         return entries if isinstance(entries, list) else []
+
+    def layers(self, name: str) -> list[Digest]:
+        """The DiffIDs of NAME's layers, lowest first. Raises ImageNotFound."""
+        found = self._configured(name, podman="{{json .RootFS.Layers}}", buildah=("rootfs", "diff_ids"))
+        return [Digest.parse(text) for text in found] if isinstance(found, list) else []
 
     def tag(self, image: str, *names: str) -> None:
         """Let NAMES mean IMAGE."""
@@ -134,6 +130,24 @@ class Engine:
             return self._call("image", "inspect", "--format", podman, name)
         shown = ["--format", buildah] if buildah else []
         return self._call("inspect", "--type", "image", *shown, name)
+
+    def _configured(self, name: str, *, podman: str, buildah: Sequence[str]) -> object:
+        """What NAME's configuration has: podman's template for it, and where buildah's JSON has it."""
+        argv = self._inspect(name, podman=podman, buildah="")
+        found = command.run(argv, purpose=f"look at {name}", accept=(0, 1, 125))
+        if found.returncode != 0:
+            raise ImageNotFound(
+                f"cannot read {name}",
+                why=f"{self.program}'s store has no such image",
+                fix="`podman images` lists them.",
+            )
+        read = json.loads(found.stdout)
+        if self.program == "podman":
+            return read
+        read = read["OCIv1"]
+        for member in buildah:
+            read = read.get(member, {})
+        return read
 
     def _attempt(self, line: Line, tags: Sequence[str], isolation: Sequence[str]) -> tuple[Ended, str]:
         extra = [word for word in isolation if not (word.startswith("--network") and line.has("network", "net"))]

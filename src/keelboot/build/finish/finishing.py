@@ -10,9 +10,10 @@ from pathlib import Path
 from keelboot.build.engine import Engine, Told
 from keelboot.build.finish import stage
 from keelboot.build.finish.adapter import adapter_for
+from keelboot.build.finish.measuring import measure
 from keelboot.build.watch import Echo
 from keelboot.failure import BuildFailed, CannotFinish
-from keelboot.image import bootable, layers
+from keelboot.image import bootable, layers, needs
 from keelboot.image.reference import Reference
 from keelboot.image.release import Release, read_release
 from keelboot.image.transports import open_image
@@ -57,7 +58,7 @@ def _is_missing(node: Node | None) -> bool:
 def finish(
     engine: Engine, image: str, examined: Examined, tags: Sequence[str], *, kernel: str, epoch: int | None = None
 ) -> str:
-    """Build the finish stage on IMAGE under TAGS and return the new image's id.
+    """Build the finish stage on IMAGE, label the result with its needs, name it TAGS, and return its id.
 
     EPOCH becomes every time in the stage's layers (default: when IMAGE was created, so that the same image gives the
     same result and the engine's cache holds). Raises UnsupportedDistribution, CannotFinish, BuildFailed.
@@ -70,6 +71,7 @@ def finish(
             why=f"no kernel and boot loader are known for the architecture {examined.architecture}",
             fix=f"Build it for one of {', '.join(_MACHINES)}: `--platform linux/{next(iter(_MACHINES))}`.",
         )
+    timestamp = _epoch(examined.created) if epoch is None else epoch
     heard = _Refusals(engine.told.echo)
     listening = replace(engine, told=Told(heard, engine.told.note))
     with tempfile.TemporaryDirectory(prefix="keelboot-finish-") as context:
@@ -83,9 +85,7 @@ def finish(
             missing=examined.missing,
         )
         try:
-            return listening.build_stage(
-                containerfile, Path(context), tags, timestamp=_epoch(examined.created) if epoch is None else epoch
-            )
+            finished = listening.build_stage(containerfile, Path(context), timestamp=timestamp)
         except BuildFailed as error:
             if heard.reason is None:
                 raise
@@ -94,6 +94,23 @@ def finish(
                 why=heard.reason,
                 fix="Change the Containerfile so that this holds, and build again.",
             ) from error
+    return label(engine, finished, tags, timestamp=timestamp)
+
+
+def label(engine: Engine, image: str, tags: Sequence[str], *, timestamp: int) -> str:
+    """IMAGE with a label that says what it needs (docs/formats/needs-label.md), under TAGS; returns the id.
+
+    No layer is added. Raises BuildFailed, and what reading the image raises.
+    """
+    needed = measure(engine, image)
+    if needed is None:  # not what a finish stage leaves; a label that it inherited counts for other layers
+        engine.tag(image, *tags)
+        return image
+    with tempfile.TemporaryDirectory(prefix="keelboot-label-") as context:
+        containerfile = Path(context, "Containerfile")
+        containerfile.write_text(f'FROM {image}\nLABEL {needs.LABEL}="{needed}"\n')
+        # buildah alone would put an empty layer under the label, and both find what they made before only with this.
+        return engine.build_stage(containerfile, Path(context), tags, timestamp=timestamp, more=["--layers"])
 
 
 class _Refusals:
