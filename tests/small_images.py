@@ -103,6 +103,21 @@ def layer_blobs(directory: Path) -> list[Path]:
     return [blobs / layer["digest"][7:] for layer in manifest["layers"]]
 
 
+def relabel(directory: Path, labels: Mapping[str, str]) -> None:
+    """Give the image in DIRECTORY these LABELS besides its own; its layers stay as they are."""
+    blobs = directory / "blobs/sha256"
+    index = json.loads((directory / "index.json").read_text())
+    manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_text())
+    config = json.loads((blobs / manifest["config"]["digest"][7:]).read_text())
+    config["config"]["Labels"] |= labels
+    for document, descriptor in ((config, manifest["config"]), (manifest, index["manifests"][0])):
+        data = json.dumps(document).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        descriptor |= {"digest": f"sha256:{digest}", "size": len(data)}
+    (directory / "index.json").write_text(json.dumps(index))
+
+
 def snapshot(store: Path) -> dict[str, str]:
     """Every file and link below STORE and what it is; two stores with equal snapshots are the same."""
     found = {}

@@ -116,10 +116,13 @@ def free(esp: Path) -> int:
     return state.f_bavail * state.f_frsize
 
 
-def needed(esp: Path, kernel: str, sizes: Sequence[int]) -> int:
-    """Bytes that an entry with the kernel KERNEL takes; its files have SIZES and count if they are not there."""
+def needed(esp: Path, kernel: str, sizes: Sequence[int], *, without: Collection[str] = ()) -> int:
+    """Bytes that an entry with the kernel KERNEL takes; its files have SIZES and count if they are not there.
+
+    Kernels WITHOUT do not count as there. Raises OSError.
+    """
     cluster = os.statvfs(esp).f_frsize or 1
-    files = () if _complete(esp, kernel, sizes) else sizes
+    files = () if kernel not in without and _complete(esp, kernel, sizes) else sizes
     return sum(-(-size // cluster) * cluster for size in files) + _OVERHEAD * cluster
 
 
@@ -236,6 +239,14 @@ def unused_kernels(esp: Path, *, without: Collection[str] = ()) -> list[str]:
 def drafts(esp: Path) -> list[str]:
     """Entries that were being written when the power failed. Raises OSError."""
     return [name for name in _names(esp / ENTRIES) if name.startswith("keelboot-") and name.endswith(".draft")]
+
+
+def reclaimable(esp: Path) -> int:
+    """Bytes that `remove_unused` would free. Raises OSError."""
+    kernels = [esp / KERNELS / name for name in unused_kernels(esp)]
+    paths = [esp / ENTRIES / name for name in drafts(esp)]
+    paths += [path for kernel in kernels for path in (kernel, *kernel.rglob("*"))]
+    return sum(path.lstat().st_blocks for path in paths) * _SECTOR
 
 
 def remove_unused(esp: Path) -> list[str]:

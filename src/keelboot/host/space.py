@@ -1,4 +1,9 @@
-"""Whether a new version fits, asked before a byte of it is written. Only what is really missing counts."""
+"""Whether a new version fits, asked before a byte of it is written. Only what is really missing counts.
+
+The store is asked for what the manifest says of the layers. Kernel and files for /var are in the layers: an image of
+`keelboot build` says in a label what they are, so that the ESP and /var are asked before a layer is fetched too. Such a
+label only ever refuses early what would be refused later: once the layers are read, both are asked for what is there.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,17 +11,19 @@ from pathlib import Path
 from typing import Final
 
 from keelboot.boot import esp
+from keelboot.boot.systemd_boot import boot_digest
 from keelboot.failure import OutOfSpace
 from keelboot.host.sysroot import Sysroot
+from keelboot.image import needs
 from keelboot.image.compression import Compression
 from keelboot.image.digest import Digest
+from keelboot.image.documents import Config
 from keelboot.image.opened import Layer
-from keelboot.image.tree import Directory, Regular, resolve, walk
+from keelboot.image.tree import Directory
 
 # Software compresses to a third or less. Some files of a changed layer are there already, and what is counted too low
 # ends in the same refusal a little later: so the factor is rather low, and nothing that fits is refused.
 _EXPANSION: Final = 2
-_FACTORY: Final = "/usr/share/factory/var"
 _DOCUMENTS: Final = 32 << 20  # bytes for composefs image, records and filesystem
 
 
@@ -42,16 +49,42 @@ def require_store(sysroot: Sysroot, image: object, size: int) -> None:
         )
 
 
-def require_esp(sysroot: Sysroot, kernel: str, sizes: Sequence[int]) -> None:
+def require_stated(
+    sysroot: Sysroot, config: Config, image: object, *, var: Path | None, rehearse: bool = False
+) -> None:
+    """Raises OutOfSpace where CONFIG, that of IMAGE, says in its label that the ESP or VAR has no room for it.
+
+    Without a label that counts for its layers nothing is refused. VAR is None where there is no /var yet, REHEARSE is
+    as for `require_esp`.
+    """
+    stated = needs.stated(config)
+    if stated is None:
+        return
+    files = (stated.kernel, stated.initramfs)
+    kernel = boot_digest(*(bytes.fromhex(file.digest.hex) for file in files))
+    require_esp(sysroot, kernel, [file.size for file in files], rehearse=rehearse)
+    if var:
+        # Of a directory that is there, some files may be missing: only the layers tell which.
+        top = os.fsencode(var)
+        missing = sum(size for path, size in stated.var.items() if not os.path.lexists(top + b"/" + path))
+        _require_var(var, missing, image)
+
+
+def require_esp(sysroot: Sysroot, kernel: str, sizes: Sequence[int], *, rehearse: bool = False) -> None:
     """Raises OutOfSpace unless the ESP has room for the kernel KERNEL, whose files have SIZES, and an entry.
 
-    What no entry names there is removed if that makes the room.
+    What no entry names there is removed if that makes the room; REHEARSE only counts it.
     """
     with esp.explained(sysroot.esp):
-        if esp.needed(sysroot.esp, kernel, sizes) <= esp.free(sysroot.esp):
-            return
-        esp.remove_unused(sysroot.esp)
         wanted, available = esp.needed(sysroot.esp, kernel, sizes), esp.free(sysroot.esp)
+        if wanted <= available:
+            return
+        if rehearse:
+            wanted = esp.needed(sysroot.esp, kernel, sizes, without=esp.unused_kernels(sysroot.esp))
+            available += esp.reclaimable(sysroot.esp)
+        else:
+            esp.remove_unused(sysroot.esp)
+            wanted, available = esp.needed(sysroot.esp, kernel, sizes), esp.free(sysroot.esp)
     if wanted > available:
         raise OutOfSpace(
             "Insufficient free space on the ESP",
@@ -62,21 +95,17 @@ def require_esp(sysroot: Sysroot, kernel: str, sizes: Sequence[int]) -> None:
 
 def missing_in_var(tree: Directory, var: Path) -> int:
     """Bytes that the first boot of TREE's deployment copies into VAR, by the lines that the finish stage makes."""
-    factory = resolve(tree, _FACTORY)
-    if not isinstance(factory, Directory):
-        return 0
-    return sum(
-        node.size
-        for path, node in walk(factory)
-        if isinstance(node, Regular) and not os.path.lexists(os.fsencode(var) + path)
-    )
+    return sum(size for path, size in needs.seeds(tree) if not os.path.lexists(os.fsencode(var) + path))
 
 
 def require_var(var: Path, tree: Directory, image: object) -> None:
     """Raises OutOfSpace unless VAR has room for what IMAGE, whose tree is TREE, seeds there."""
+    _require_var(var, missing_in_var(tree, var), image)
+
+
+def _require_var(var: Path, wanted: int, image: object) -> None:
     state = os.statvfs(var)
     available = state.f_bavail * state.f_frsize
-    wanted = missing_in_var(tree, var)
     if wanted > available:
         raise OutOfSpace(
             f"Insufficient free space in {var} for {image}",

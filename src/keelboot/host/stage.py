@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from keelboot import durable
@@ -114,11 +115,15 @@ def fetched(
     image: Image,
     *,
     source: str | None = None,
+    var: Path | None = None,
     jobs: int = 2,
     progress: Progress = SILENT,
     reached: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Candidate]:
-    """IMAGE in the store, read as far as it was not there yet, so that one can decide. Raises as `stage` does."""
+    """IMAGE in the store, read as far as it was not there yet, so that one can decide. Raises as `stage` does.
+
+    VAR is the machine's /var where it has one. What the image says that it needs is asked for before a layer is read.
+    """
     called = source or str(image.reference)
     refuse_unfit(called, image.config)
     with explained(sysroot.store):
@@ -128,9 +133,10 @@ def fetched(
         name = known(repository, str(image.manifest_digest))
         record = repository.image(name) if name else None
         if record is None or name is None:
-            space.require_store(
-                sysroot, called, space.missing(image.layers, lambda diff_id: has_layer(repository, diff_id))
-            )
+            size = space.missing(image.layers, lambda diff_id: has_layer(repository, diff_id))
+            space.require_store(sysroot, called, size)
+            if size:  # else nothing is fetched, and what the layers say is known at once
+                space.require_stated(sysroot, image.config, called, var=var)
             taken = pull.take(repository, image, jobs=jobs, progress=progress, reached=reached)
             record, name = taken.record, taken.object
         yield _candidate(repository, (name, record), called, image.config, taken)

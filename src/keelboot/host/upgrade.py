@@ -124,7 +124,7 @@ def waiting(sysroot: Sysroot, booted: ObjectId) -> ObjectId | None:
 def check(sysroot: Sysroot, booted: ObjectId, wish: Wish, *, rehearse: bool = False) -> Offer:
     """What the source has, and whether that is new here; remembered for `status`. Raises as opening an image does.
 
-    REHEARSE remembers nothing, and refuses what `update` refuses, as far as no layer has to be read for that.
+    REHEARSE changes nothing, and refuses what `update` refuses, as far as no layer has to be read for that.
     """
     if wish.switching:
         admission.foresee(wish.source, wish.terms)
@@ -142,7 +142,10 @@ def check(sysroot: Sysroot, booted: ObjectId, wish: Wish, *, rehearse: bool = Fa
             missing = [layer for layer in image.layers if not stage.has_layer(repository, layer.diff_id)]
         if rehearse:
             stage.refuse_unfit(str(wish.source), image.config)
-            space.require_store(sysroot, wish.source, space.missing(missing, lambda _: False))
+            size = space.missing(missing, lambda _: False)
+            space.require_store(sysroot, wish.source, size)
+            if size:
+                space.require_stated(sysroot, image.config, wish.source, var=wish.var, rehearse=True)
         offer = Offer(
             image=str(wish.source),
             manifest_digest=str(image.manifest_digest),
@@ -195,7 +198,9 @@ def update(
             return outcome
         older = signatures.running(sysroot, booted, wish.source, switching=wish.switching)
         admitted = admission.admit(image, wish.terms, older)
-        with stage.fetched(sysroot, image, jobs=wish.jobs, progress=progress, reached=reached) as candidate:
+        with stage.fetched(
+            sysroot, image, var=wish.var, jobs=wish.jobs, progress=progress, reached=reached
+        ) as candidate:
             record = records.find(sysroot, candidate.digest)
             if record is None and candidate.digest == booted:
                 record = _put_back(sysroot, candidate, admitted)

@@ -128,6 +128,22 @@ def test_space_counts_only_what_is_missing(tmp_path: Path) -> None:
     assert esp.free(tmp_path) > 0
 
 
+def test_what_would_be_freed_is_counted_and_stays(tmp_path: Path) -> None:
+    sizes = (len(KERNEL), len(INITRAMFS))
+    assert esp.reclaimable(tmp_path) == 0
+    esp.add_kernel(tmp_path, BOOT, [KERNEL], [INITRAMFS])
+    used = sum(path.stat().st_blocks * 512 for path in (tmp_path / f"EFI/keelboot/{BOOT}").iterdir())
+    assert used <= esp.reclaimable(tmp_path) <= used + 8192, "and its directory"
+    assert esp.needed(tmp_path, BOOT, sizes, without=esp.unused_kernels(tmp_path)) > esp.needed(tmp_path, BOOT, sizes)
+    assert esp.sound(tmp_path, BOOT)
+    esp.add_entry(tmp_path, entry(1, "a"))
+    assert esp.reclaimable(tmp_path) == 0
+    (tmp_path / "loader/entries/keelboot-000002-x.1234.draft").write_text("title never finished\n")
+    assert esp.reclaimable(tmp_path) > 0
+    esp.remove_unused(tmp_path)
+    assert esp.reclaimable(tmp_path) == 0
+
+
 @pytest.mark.parametrize(("number", "failure"), [(28, OutOfSpace), (30, NotWritable), (5, Failure)])
 def test_what_the_kernel_refuses_is_told(number: int, failure: type[Failure], tmp_path: Path) -> None:
     with pytest.raises(failure) as raised, esp.explained(tmp_path):
