@@ -22,6 +22,7 @@ from email.message import Message
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 _PASSED = ("Content-Type", "Content-Range", "Docker-Content-Digest")
@@ -391,7 +392,7 @@ def stalled(after: int, seconds: float) -> Fault:
 
     def fault(handler: Handler, reply: Reply) -> None:
         handler.send(reply, only=after)
-        time.sleep(seconds)
+        handler.server.ended.wait(seconds)  # type: ignore[attr-defined]
         handler.close_connection = True
 
     return fault
@@ -483,6 +484,26 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, registry: Registry, context: ssl.SSLContext | None) -> None:
         super().__init__((registry.host, registry.port), Handler)
         self.registry, self.context = registry, context
+        self.ended = threading.Event()
+        self._open: list[socket.socket] = []
+        self._answering: list[threading.Thread] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+        self._open.append(request)
+        self._answering.append(thread)
+        thread.start()
+
+    def end(self) -> None:
+        """Break off what is under way; no thread is left then, as a process that has some is not forked."""
+        self.shutdown()
+        self.server_close()
+        self.ended.set()
+        for connection in self._open:
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        for thread in self._answering:
+            thread.join()
 
     def get_request(self) -> tuple[socket.socket, object]:
         connection, address = super().get_request()
@@ -507,6 +528,5 @@ def serving(registry: Registry, context: ssl.SSLContext | None = None) -> Iterat
     try:
         yield registry
     finally:
-        server.shutdown()
-        server.server_close()
+        server.end()
         thread.join()
