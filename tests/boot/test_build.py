@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from boot.conftest import EXAMPLE, PLAIN, Built, succeeded
+from boot.derived import derive
 from boot.guest import Guest
 from keelboot.build import engine
 from keelboot.build.finish import measuring
@@ -47,6 +48,16 @@ def test_a_finished_image_is_taken_as_it_is(keelboot: Keelboot, built: Built) ->
     told = json.loads(succeeded(keelboot("build", "--json", "--from", built.name, "-t", f"{built.name}-again")))
     assert told["finished"] is False
     assert told["image"] == told["built"]
+
+
+def test_an_image_built_on_a_finished_one_says_its_own_needs(keelboot: Keelboot, built: Built) -> None:
+    name = derive(f"{PLAIN}-on-it", built.name, {"usr/share/more": b"more"})
+    build = ("build", "--json", "--from", name, "-t", name)
+    told = json.loads(succeeded(keelboot(*build)))
+    assert (told["finished"], told["image"] == told["built"]) == (False, False)
+    with open_image(Reference.parse(f"containers-storage:{name}")) as image:
+        assert needs.stated(image.config)
+    assert json.loads(succeeded(keelboot(*build)))["image"] == told["image"]
 
 
 @pytest.mark.usefixtures("base")

@@ -6,6 +6,7 @@ spent on anything but a question that only a boot answers.
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -290,13 +291,18 @@ def _automatic(story: Story, computer: Computer, registry: Registry) -> None:
     story.look(computer, "dropped at last")
 
 
-def _damage(story: Story, computer: Computer, registry: Registry, place: Path) -> None:
+def _damage(story: Story, computer: Computer, registry: Registry, place: Path, keelboot: Keelboot) -> None:
     """No room on the ESP, an object that is not what its name says, and a disk that cannot be written to any more.
 
     Before the last, an upgrade comes from a directory.
     """
+    derive(f"{NAME}:5", f"{NAME}:3", {"usr/share/five": os.urandom(99_999)}, labels={VERSION: "5"})
+    succeeded(keelboot("build", "--from", f"{NAME}:5", "-t", f"{NAME}:5"))  # it says what it needs on the ESP
+    registry.push(f"{NAME}:5", "example/scenario:v5")
     filler = "dd if=/dev/zero of=/run/esp/filler bs=1M 2>/dev/null; sync /run/esp/filler; true"
     path = f"{OBJECT[:2]}/{OBJECT[2:]}"
+    objects = "find /sysroot/composefs | wc -l"
+    new = f"docker://{registry.inside}/example/scenario:v5"
     bad = f"cd /sysroot/composefs/objects; echo bad >new; chmod 0644 new; mv new {path}"
     story.ask(
         computer,
@@ -304,6 +310,10 @@ def _damage(story: Story, computer: Computer, registry: Registry, place: Path) -
         {
             "fill": ON_ESP.format(filler),
             "full ESP": "keelboot upgrade --retry-failed",
+            "objects": objects,
+            "full ESP, rehearsed": f"keelboot switch --dry-run {new}",
+            "full ESP, known before": f"keelboot switch {new}",
+            "objects after it": objects,
             "status": "keelboot status --json",
             "empty": ON_ESP.format("rm /run/esp/filler"),
             "break": WRITABLE.format(bad),
@@ -354,7 +364,7 @@ def story(keelboot: Keelboot, built: Built, tmp_path_factory: pytest.TempPathFac
             _second(story, computer, registry)
             _third(story, computer, registry)
             _automatic(story, computer, registry)
-            _damage(story, computer, registry, place)
+            _damage(story, computer, registry, place, keelboot)
     disk.unlink()
     return story
 
@@ -547,6 +557,14 @@ def test_a_full_esp_is_told_and_nothing_is_staged(story: Story) -> None:
     assert answer.status == 8, str(answer)
     assert "Insufficient free space on the ESP" in answer.text
     assert document(story.told("damage", "status"))["status"]["staged"] is None
+
+
+@pytest.mark.parametrize("question", ["full ESP, rehearsed", "full ESP, known before"])
+def test_a_full_esp_is_told_before_anything_is_fetched(story: Story, question: str) -> None:
+    answer = story.answers["damage"][question]
+    assert answer.status == 8, str(answer)
+    assert "Insufficient free space on the ESP" in answer.text
+    assert story.told("damage", "objects") == story.told("damage", "objects after it")
 
 
 def test_damage_is_found_and_repaired(story: Story) -> None:

@@ -155,20 +155,13 @@ def _finish(engine: "Engine", built: str, arguments: argparse.Namespace, termina
     from keelboot.build.finish import finishing
 
     examined = finishing.examine(built, terminal.progress)
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    epoch = int(given) if given.isascii() and given.isdigit() else None
     if not examined.reasons:
         terminal.note("the image boots as it is")
-        engine.tag(built, *arguments.tag)
-        return built, False
+        return finishing.renew(engine, built, examined, arguments.tag, epoch=epoch), False
     terminal.note(f"making the image bootable ({'; '.join(examined.reasons)})")
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    image = finishing.finish(
-        engine,
-        built,
-        examined,
-        arguments.tag,
-        kernel=arguments.kernel,
-        epoch=int(epoch) if epoch.isascii() and epoch.isdigit() else None,
-    )
+    image = finishing.finish(engine, built, examined, arguments.tag, kernel=arguments.kernel, epoch=epoch)
     return image, True
 
 

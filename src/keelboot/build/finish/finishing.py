@@ -34,6 +34,7 @@ class Examined:
     created: str
     reasons: Sequence[str]  # why it does not boot; empty if it does
     missing: Sequence[str] = ()  # of what a build mounts files over: what the image does not have, or has empty
+    outdated: bool = False  # whether its label of needs is about other layers: it inherited that
 
 
 def examine(image: str, progress: Progress = SILENT) -> Examined:
@@ -48,6 +49,7 @@ def examine(image: str, progress: Progress = SILENT) -> Examined:
         created=config.created or "",
         reasons=bootable.examine(tree, labels=config.labels).reasons,
         missing=[path for path in (stage.HOSTNAME, stage.HOSTS) if _is_missing(resolve(tree, path, follow=False))],
+        outdated=needs.LABEL in config.labels and needs.stated(config) is None,
     )
 
 
@@ -71,7 +73,7 @@ def finish(
             why=f"no kernel and boot loader are known for the architecture {examined.architecture}",
             fix=f"Build it for one of {', '.join(_MACHINES)}: `--platform linux/{next(iter(_MACHINES))}`.",
         )
-    timestamp = _epoch(examined.created) if epoch is None else epoch
+    timestamp = _epoch(examined, epoch)
     heard = _Refusals(engine.told.echo)
     listening = replace(engine, told=Told(heard, engine.told.note))
     with tempfile.TemporaryDirectory(prefix="keelboot-finish-") as context:
@@ -95,6 +97,17 @@ def finish(
                 fix="Change the Containerfile so that this holds, and build again.",
             ) from error
     return label(engine, finished, tags, timestamp=timestamp)
+
+
+def renew(engine: Engine, image: str, examined: Examined, tags: Sequence[str], *, epoch: int | None = None) -> str:
+    """Have IMAGE, which boots as it is, say its own needs where it says another's; name it TAGS, and return its id.
+
+    EPOCH is as for `finish`. Raises BuildFailed, and what reading the image raises.
+    """
+    if examined.outdated:
+        return label(engine, image, tags, timestamp=_epoch(examined, epoch))
+    engine.tag(image, *tags)
+    return image
 
 
 def label(engine: Engine, image: str, tags: Sequence[str], *, timestamp: int) -> str:
@@ -152,8 +165,10 @@ class _Counting:
         return node.content
 
 
-def _epoch(created: str) -> int:
+def _epoch(examined: Examined, wanted: int | None) -> int:
+    if wanted is not None:
+        return wanted
     try:
-        return int(dt.datetime.fromisoformat(created).timestamp())
+        return int(dt.datetime.fromisoformat(examined.created).timestamp())
     except ValueError:
         return 0
