@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT.parent / "shared/tools"
 # By script: what the work is done to, below the seed, and the scenarios.
 SCRIPTS = {
-    "scenarios.py": ("store", ("pull-first", "pull-new", "gc", "repair")),
+    "scenarios.py": ("store", ("pull-first", "pull-new", "pull-remote", "gc", "repair")),
     "machine_scenarios.py": (
         "machine",
         ("install", "upgrade", "rollback", "host-gc", "download", "downloaded", "kargs", "settle", "bless"),

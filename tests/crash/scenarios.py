@@ -9,9 +9,12 @@ The judge is told by the tools beside this checkout what happened: KILLPOINT_* b
 """
 
 import os
+import random
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +25,11 @@ from keelboot.store.garbage import clean
 from keelboot.store.pull import pull
 from keelboot.store.references import drop, listing
 from keelboot.store.repository import Lock, opened
+from simulated.registry import Registry, serving
 from small_images import BASE, CHANGE, OTHER, snapshot, write_layout
 
 MARK = "done"
+REMOTE = "registry.example.org/os/web:1"
 # What keelboot may end with when a system call fails once; 0 where it could do without.
 _CODES = {"ENOSPC": (0, 8), "EDQUOT": (0, 8), "EIO": (0, 1), "EMFILE": (0, 1), "EROFS": (0, 9), "EACCES": (0, 9)}
 
@@ -43,11 +48,32 @@ class Scenario:
     def run(self, directory: Path, store: Path) -> int:
         words = _words(directory, *self.words)
         jobs = ["--jobs", "1"] if words[0] in ("pull", "fsck") else []
-        return main(["store", *words, "--store", str(store), "--quiet", *jobs])
+        with _registry(directory) if f"docker://{REMOTE}" in words else nullcontext():
+            return main(["store", *words, "--store", str(store), "--quiet", *jobs])
+
+
+@contextmanager
+def _registry(directory: Path) -> Iterator[None]:
+    """One in this process, so that both end together, which has the image `large` under the name REMOTE."""
+    with (
+        serving(Registry()) as registry,
+        tempfile.TemporaryDirectory(dir=directory, ignore_cleanup_errors=True) as settings,
+    ):
+        registry.add(directory / "large", "1")
+        where = Path(settings, "registries.conf")
+        host = REMOTE.partition("/")[0]
+        where.write_text(f'[[registry]]\nprefix = "{host}"\nlocation = "{registry.address}"\ninsecure = true\n')
+        os.environ["CONTAINERS_REGISTRIES_CONF"] = str(where)
+        yield
 
 
 def _nothing(directory: Path, store: Path) -> None:
     pass
+
+
+def _large(directory: Path, store: Path) -> None:  # noqa: ARG001 - a seed's
+    """Nothing but an image with a layer that is kept while it comes."""
+    write_layout(directory / "large", BASE, {"noise": random.Random(1).randbytes(1_500_000)})
 
 
 def _old(directory: Path, store: Path) -> None:
@@ -90,6 +116,7 @@ def _damaged(directory: Path, store: Path) -> None:
 SCENARIOS = {
     "pull-first": Scenario(("pull", "IMAGE"), _nothing),
     "pull-new": Scenario(("pull", "IMAGE"), _old),
+    "pull-remote": Scenario(("pull", f"docker://{REMOTE}"), _large),
     "gc": Scenario(("gc",), _garbage),
     "repair": Scenario(("fsck", "--repair-from", "IMAGE"), _damaged),
 }

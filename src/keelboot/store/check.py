@@ -84,7 +84,7 @@ class _Check:
     def report(self) -> Report:
         repository = self.repository
         for name in files(repository.root):
-            if name not in _TOP and not name.startswith(f".{names.META}."):
+            if name not in _TOP and not names.draft_called(name):
                 self.note(name, "nothing of a store has this name")
         self.read_objects()
         self.read_layers()

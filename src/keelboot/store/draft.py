@@ -10,7 +10,7 @@ from typing import Final
 from keelboot.composefs.verity import Algorithm
 from keelboot.failure import Failure
 from keelboot.image.tree import ObjectId
-from keelboot.store import kernel_verity
+from keelboot.store import kernel_verity, names
 
 MODE: Final = 0o644
 READ: Final = 1 << 20  # bytes that are read at once
@@ -146,4 +146,4 @@ def draft_name() -> str:
 
 def draft_file(of: str) -> str:
     """What the draft OF something is called, for who finds it again."""
-    return f".draft-{of}"
+    return f"{names.DRAFT}draft-{of}"

@@ -121,7 +121,7 @@ def drafts(repository: Repository) -> Iterable[str]:
         (names.REFERENCES, repository.references),
     ):
         for file in files(fd):
-            if file.startswith((".draft-", f".{names.META}.")):
+            if names.draft_called(file):
                 yield f"{place}/{file}".removeprefix("/")
 
 

@@ -29,6 +29,11 @@ _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _ENCODED = re.compile(b"%([0-9A-F]{2})")
 
 
+def draft_called(file: str) -> bool:
+    """Whether FILE is what a draft is called, in any directory of a store."""
+    return file.startswith((f"{DRAFT}draft-", f"{DRAFT}{META}."))
+
+
 def target(name: ObjectId) -> str:
     """What a link to the object says."""
     return f"../{OBJECTS}/{name.path}"

@@ -86,11 +86,14 @@ def meets(registry: Registry, file: Path, *faults: fault.Fault) -> None:
     registry.faults["aimed"] = list(faults)
 
 
-def test_what_was_cut_goes_on(registry: Registry, store: Path, layout: Path, again: Callable[[], Pulled]) -> None:
+def test_what_was_cut_goes_on(
+    registry: Registry, store: Path, layout: Path, again: Callable[[], Pulled], checked: Callable[[], Report]
+) -> None:
     meets(registry, blob(layout, 1), fault.truncated(CUT), *[fault.answering(503)] * 9)
     with pytest.raises(NetworkFailed):
         again()
     assert kept(store) == {blob(layout, 1).name: BEFORE}
+    assert (checked().findings, checked().drafts) == ((), 1)
     registry.faults["aimed"] = []
     pulled = again()
     assert ranges(registry, blob(layout, 1)) == [f"bytes={BEFORE}-"]
