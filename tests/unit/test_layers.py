@@ -40,7 +40,7 @@ PURE = {
     "store": ". imagerecord layerrecord meta names naming",
     "build": ". diagnosis flags finish finish.adapter finish.debian",
     "sbom": ". contents cyclonedx dpkg spdx subject",
-    "registry": ". authfile challenge configuration name origin outcome patience places referrers",
+    "registry": ". authfile bookmark challenge configuration name origin outcome patience places referrers",
     "trust": """. artifact attesting base64text bundle certificates collecting containerspolicy decision evidence
         exact freshness identity judging keyfiles keyless keys logproof policy policyfiles predicates rekor scopes
         signing simplesigning statement transparency trustedroot trustpolicy verified""",
@@ -66,7 +66,8 @@ DOORS = {
     "registry": """answers authorization blob client connections endpoint opening publisher settings throttle
         upload""",
     "trust": "publishing shelf",
-    "transfer": "attached copying crew known packing source toarchive todockerarchive tolayout toregistry tostorage",
+    "transfer": """attached bookmarks copying crew known packing source toarchive todockerarchive tolayout toregistry
+        tostorage""",
     "disk": "drafts esp ext4 formats sealed_objects writer",
     "boot": "esp systemd_boot",
     "assembly": "deployment disk inspection staged stored system",
