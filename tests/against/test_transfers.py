@@ -265,6 +265,68 @@ def test_goes_on_after_it_was_killed(keelboot, address, own, tmp_path):
     assert done["digest"] == top(tmp_path / "large") == digest_of(raw(name))
 
 
+class Dam(socketserver.ThreadingTCPServer):
+    """What stands before the registry at BEHIND: `passed` are the bytes that went there.
+
+    Of the second PATCH it lets BYTES through, and is `shut` then, until it is opened.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, behind: str, size: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Passing)
+        host, _, port = behind.partition(":")
+        self.behind = host, int(port)
+        self.size, self.patches, self.passed = size, 0, 0
+        self.shut = threading.Event()
+        self.opened = False
+
+
+class _Passing(socketserver.BaseRequestHandler):
+    server: Dam
+
+    def handle(self) -> None:
+        dam = self.server
+        with socket.create_connection(dam.behind) as behind, suppress(OSError):
+            threading.Thread(target=self.pass_back, args=(behind,), daemon=True).start()
+            while data := self.request.recv(1 << 16):
+                dam.patches += data.startswith(b"PATCH ")
+                if dam.patches == 2 and not dam.opened:
+                    data = data[: dam.size]
+                    dam.size -= len(data)
+                    if not dam.size:
+                        dam.shut.set()
+                behind.sendall(data)
+                dam.passed += len(data)
+
+    def pass_back(self, behind: socket.socket) -> None:
+        with suppress(OSError):
+            while data := behind.recv(1 << 16):
+                self.request.sendall(data)
+
+
+@pytest.mark.parametrize(("size", "rest"), [(0, 24_000_000), (3_000_000, 41_000_000)], ids=["between", "within"])
+def test_goes_on_with_a_blob_after_it_was_killed(address, keelboot, own, tmp_path, size, rest):
+    """Between two chunks. Within one, this registry does not find its way back: all of it goes again, and is right."""
+    write_layout(tmp_path / "large", {"noise": random.Random(5).randbytes(40_000_000)})
+    with Dam(address, size) as dam:
+        threading.Thread(target=dam.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        name = f"127.0.0.1:{dam.server_address[1]}/os/dammed-{size}:1"
+        words = ["push", f"oci:{tmp_path}/large", name, "--json"]
+        environment = {**os.environ, **own, "PYTHONPATH": SOURCE}
+        with subprocess.Popen([sys.executable, "-m", "keelboot.cli.main", *words], env=environment) as process:
+            shut = dam.shut.wait(100)
+            process.kill()
+        assert shut
+        dam.opened, before = True, dam.passed
+        done = told(keelboot(*words, env=own))
+        dam.shutdown()
+    assert dam.passed - before < rest
+    path = name.partition("/")[2]
+    assert done["digest"] == top(tmp_path / "large") == digest_of(raw(f"{address}/{path}"))
+    skopeo("copy", "--src-tls-verify=false", f"docker://{address}/{path}", f"oci:{tmp_path}/skopeo:x")
+
+
 @contextmanager
 def breaking(address: str, *after: int) -> Iterator[str]:
     """What stands before the registry at ADDRESS, and resets its connections AFTER so many bytes of what is sent."""

@@ -68,9 +68,13 @@ class Registry:
     sent: int = 0  # bytes of bodies of blobs
     sent_of: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # the same, by digest
     uploads: dict[str, bytearray] = field(default_factory=dict)
+    begun: int = 0  # of them
     cuts: dict[str, list[int]] = field(
         default_factory=lambda: defaultdict(list)
     )  # by kind: a reset after so many bytes
+    stalls: dict[str, list[int]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # by kind: no more is read after so many bytes, and what came is kept
     received: int = 0  # bytes of bodies
     elsewhere: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by repository: what may be mounted
     chunks: bool = True  # whether an upload may have several
@@ -150,10 +154,15 @@ class Handler(BaseHTTPRequestHandler):
         registry.seen.append(Seen(self.command, self.path, self.headers, self.client_address[1]))
         size = int(self.headers.get("Content-Length", 0)) if kind != "head" else 0
         cut = registry.cuts[kind].pop(0) if registry.cuts[kind] else None
-        self.body = self.rfile.read(size if cut is None else min(cut, size))
-        registry.received += len(self.body)
-        if cut is not None:
+        stall = registry.stalls[kind].pop(0) if registry.stalls[kind] else None
+        self.body = self.rfile.read(min(size if limit is None else limit for limit in (size, cut, stall)))
+        short = len(self.body) < size or cut is not None
+        if short:
             self.keep()
+        registry.received += len(self.body)
+        if short:
+            if stall is not None:
+                self.server.ended.wait(100)  # type: ignore[attr-defined]
             self.reset()
             return
         reply: Reply | None = error(413, "TOO_LARGE", {}) if size > registry.largest else self.written(kind)
@@ -190,7 +199,8 @@ class Handler(BaseHTTPRequestHandler):
             if known is not None:
                 registry.blobs[asked["mount"]] = known
                 return Reply(201, {"Location": f"/v2/x/blobs/{asked['mount']}"}, b"")
-            name = f"upload-{len(registry.seen)}"
+            registry.begun += 1
+            name = f"upload-{registry.begun}"
             registry.uploads[name] = bytearray()
             return self.going_on(202, name)
         if name not in registry.uploads:

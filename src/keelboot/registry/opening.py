@@ -14,6 +14,7 @@ from keelboot.image.opened import Image, open_manifest
 from keelboot.image.reference import Reference
 from keelboot.image.refusal import Refused, refusing
 from keelboot.registry.authorization import Access
+from keelboot.registry.bookmark import Bookmarks, no_bookmarks
 from keelboot.registry.client import Client, Document
 from keelboot.registry.configuration import Place
 from keelboot.registry.connections import Connections
@@ -91,16 +92,19 @@ class Registries:
         self._connections.cut()
         self._written.cut()
 
-    def publisher(self, reference: Reference, *, mounting: Collection[str] = ()) -> Publisher:
+    def publisher(
+        self, reference: Reference, *, mounting: Collection[str] = (), bookmarks: Bookmarks = no_bookmarks
+    ) -> Publisher:
         """What writes to the repository that REFERENCE names, and may take blobs from those MOUNTING there.
 
-        Mirrors are for reading. The caller closes.
+        Where uploads got to is kept in BOOKMARKS. Mirrors are for reading. The caller closes.
         """
         name = self.name(reference)
         own = self._settings.configuration.places(name, by_digest=True)[-1]
         access = Access(writes=True, also=tuple(mounting))
         patience = self._patience.for_writing
-        return Publisher(Endpoint(own, self._settings, self._written, patience, self._clock, access=access))
+        endpoint = Endpoint(own, self._settings, self._written, patience, self._clock, access=access)
+        return Publisher(endpoint, bookmarks)
 
     def _connected(self, patience: Patience) -> Connections:
         settings = self._settings

@@ -8,6 +8,7 @@ from keelboot.image.digest import Digest
 from keelboot.image.documents import OCI_INDEX, Descriptor
 from keelboot.image.refusal import Refused
 from keelboot.registry import upload
+from keelboot.registry.bookmark import Bookmarks, no_bookmarks
 from keelboot.registry.client import IMAGES, Client
 from keelboot.registry.endpoint import Ask, Endpoint
 from keelboot.registry.outcome import How
@@ -18,18 +19,22 @@ _TRIES = 3  # to change the list of referrers while others change it too
 
 
 class Publisher:
-    """One repository at one place, for any number of threads.
+    """One repository at one place, for any number of threads. BOOKMARKS has what another process began to send there.
 
     Methods raise NetworkFailed, AccessDenied, Failure and Refused. `client` reads the same place.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: Endpoint, bookmarks: Bookmarks = no_bookmarks) -> None:
+        self.endpoint, self._bookmarks = endpoint, bookmarks
         self.client = Client(endpoint)
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether the repository has the blob."""
-        return upload.has(self.endpoint, descriptor)
+        there = upload.has(self.endpoint, descriptor)
+        if there and descriptor.size > upload.CHUNK:
+            with self._bookmarks(self.endpoint.name, descriptor.digest) as bookmark:
+                bookmark.remove()  # it came another way
+        return there
 
     def has_manifest(self, descriptor: Descriptor) -> bool:
         """Whether the repository has the manifest or index, by its digest."""
@@ -65,7 +70,7 @@ class Publisher:
             mounted, location = self._mount(descriptor, mount_from)
             if mounted:
                 return How.MOUNTED
-        Upload(self.endpoint, descriptor, open_blob, advance).run(location)
+        Upload(self.endpoint, descriptor, open_blob, advance, bookmarks=self._bookmarks).run(location)
         return How.SENT
 
     def _mount(self, descriptor: Descriptor, source: str) -> tuple[bool, str | None]:

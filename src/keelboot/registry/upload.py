@@ -5,13 +5,16 @@
     PATCH Location  ...     -> Location             a chunk at a time; one that broke off is sent again from where the
     PUT Location?digest=    -> 201, and the blob is there                    registry says that it ends (GET Location)
 
+An upload of several chunks has a bookmark: what a process that was killed had begun, the next one takes up where the
+registry says that it ends. What is there is read and hashed once more, and not sent.
+
 Before PUT the registry shows nothing of it. The digest is compared before the last byte leaves. Location is wherever
 the registry says; credentials go there only if it is at the registry's own origin.
 """
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import new as new_hash
 from typing import BinaryIO, Final, NoReturn
 
@@ -19,6 +22,7 @@ from keelboot.failure import Failure, NetworkFailed
 from keelboot.image.documents import Descriptor
 from keelboot.image.refusal import Refused
 from keelboot.registry.answers import Again, told
+from keelboot.registry.bookmark import Bookmark, Bookmarks, NoBookmark, no_bookmarks
 from keelboot.registry.connections import Answer, Flow
 from keelboot.registry.endpoint import Ask, Endpoint
 from keelboot.registry.origin import redirected
@@ -45,15 +49,24 @@ def has(endpoint: Endpoint, descriptor: Descriptor) -> bool:
 
 
 class Session:
-    """An upload as the registry knows it: `location` is where the next part of it goes."""
+    """An upload as the registry knows it: `location`, where BOOKMARK is, is where the next part of it goes."""
 
-    def __init__(self, endpoint: Endpoint, descriptor: Descriptor, location: str | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        descriptor: Descriptor,
+        location: str | None = None,
+        *,
+        bookmark: Bookmark | None = None,
+    ) -> None:
         self.endpoint, self.descriptor, self.location = endpoint, descriptor, location
+        self.bookmark = bookmark or NoBookmark()
         self.least = 0  # bytes that the registry wants in each chunk
 
     def begin(self) -> None:
         """Have one."""
         if self.location is not None:
+            self.bookmark.put(self.location)
             return
         answer = self.endpoint.ask("blobs/uploads/", Ask(method="POST"))
         if answer.status != 202:
@@ -76,6 +89,7 @@ class Session:
                 why=f"it takes an upload, and {error}",
                 fix="The registry does not follow the OCI distribution specification; its administrator can tell why.",
             ) from error
+        self.bookmark.put(self.location)
 
     def once(self, ask: Ask, *, closing: bool = False) -> Answer:
         """One try of ASK there; CLOSING says what blob it was. Raises Again."""
@@ -87,6 +101,7 @@ class Session:
 
     def cancel(self) -> None:
         """Have the registry forget what it got, if it will."""
+        self.bookmark.remove()
         if self.location is not None:
             with suppress(Again, Failure, Refused):
                 self.once(Ask(method="DELETE")).close()
@@ -94,11 +109,14 @@ class Session:
 
 
 class _Anew(Exception):  # noqa: N818 - it is what has to be done
-    """The registry does not go on with this upload; another one may do. COUNTED says that a pause was not made."""
+    """The registry does not go on with this upload; another one may do. COUNTED says that a pause was not made.
 
-    def __init__(self, why: str, *, counted: bool = True) -> None:
+    SMALLER says that it may yet, by smaller requests.
+    """
+
+    def __init__(self, why: str, *, counted: bool = True, smaller: bool = False) -> None:
         super().__init__(why)
-        self.counted = counted
+        self.counted, self.smaller = counted, smaller
 
 
 class Upload:
@@ -115,36 +133,53 @@ class Upload:
         advance: Advance,
         *,
         chunk: int = CHUNK,
+        bookmarks: Bookmarks = no_bookmarks,
     ) -> None:
         self._endpoint, self._descriptor, self._open_blob, self._advance = endpoint, descriptor, open_blob, advance
+        self._bookmarks = bookmarks if descriptor.size > chunk else no_bookmarks
         self.chunk: int | None = chunk  # bytes to send at once; None is all, for registries that want that
         self._told = 0  # what ADVANCE was told
         self._failures = self._anew = 0
         self._secured = 0  # where the count of failures last began anew
 
     def run(self, location: str | None = None) -> None:
-        """Do it; LOCATION is of an upload that was begun already.
+        """Do it; LOCATION is of an upload that was begun already, and to which nothing was sent.
 
-        Raises NetworkFailed, AccessDenied, Refused, and what the source raises.
+        Raises NetworkFailed, AccessDenied, Refused, and what the source raises: the bookmark then stays.
         """
-        while True:
-            session = Session(self._endpoint, self._descriptor, location)
-            try:
-                with self._open_blob() as stream:
-                    _Pass(self, session, stream).run()
-            except _Anew as anew:
-                self._anew += anew.counted
-                if self._anew > _ANEW_MAX:
-                    raise NetworkFailed(
-                        f"cannot write to {self._endpoint.origin}",
-                        why=f"it does not go on with an upload: {anew}, {self._anew} times",
-                        fix="Run the same command again; what has arrived is not sent a second time.",
-                    ) from anew
-            else:
-                self.tell(self._descriptor.size)
-                return
-            location = None
-            self.tell(0)
+        with self._bookmarks(self._endpoint.name, self._descriptor.digest) as bookmark:
+            taken = _remembered(self._endpoint, bookmark.location)
+            while True:
+                session = Session(self._endpoint, self._descriptor, taken or location, bookmark=bookmark)
+                try:
+                    with self._open_blob() as stream:
+                        _Pass(self, session, stream, taken_up=taken is not None).run()
+                except _Anew as anew:
+                    self._begin_anew(anew, taken)
+                    if taken is None:
+                        location = None
+                    # The bookmark is of the old one until there is a new one: the network may be what was wrong.
+                    taken = session.location if taken and anew.smaller else None
+                else:
+                    bookmark.remove()
+                    if taken and location:  # which nobody has a use for
+                        Session(self._endpoint, self._descriptor, location).cancel()
+                    self.tell(self._descriptor.size)
+                    return
+
+    def _begin_anew(self, anew: _Anew, taken: str | None) -> None:
+        """Be ready to, because of ANEW, after an upload that was begun here, or that was TAKEN up."""
+        if taken is not None:  # what another process was told of the registry counts for nothing
+            self._failures = self._secured = 0
+        else:
+            self._anew += anew.counted
+            if self._anew > _ANEW_MAX:
+                raise NetworkFailed(
+                    f"cannot write to {self._endpoint.origin}",
+                    why=f"it does not go on with an upload: {anew}, {self._anew} times",
+                    fix="Run the same command again; what has arrived is not sent a second time.",
+                ) from anew
+        self.tell(0)
 
     def failed(self, again: Again, secured: int) -> None:
         """Wait for the next try, of which those after some progress do not count; SECURED bytes are there."""
@@ -153,6 +188,11 @@ class Upload:
         self._failures += 1
         self._endpoint.wait(again, self._failures)
         self.tell(secured)
+
+    def skipped(self, count: int) -> None:
+        """Count what was sent another time."""
+        self.sent(count)
+        self._secured += count
 
     def sent(self, count: int) -> None:
         """Count what has left."""
@@ -173,7 +213,8 @@ class Upload:
         size = min(self.chunk or self._descriptor.size, self._descriptor.size)
         if answer.status == 413 and size > _CHUNK_MIN:
             self.chunk = max(_CHUNK_MIN, size // 4)
-        elif at and self.chunk is not None and answer.status in (400, 405, 411, 501):
+            raise _Anew(f"it answered 413{told(answer)}", smaller=True)
+        if at and self.chunk is not None and answer.status in (400, 405, 411, 501):
             self.chunk = None  # some registries take no second chunk
         elif answer.status not in (404, 416):  # the registry has lost it, or has something else of it
             raise self._endpoint.failure(answer, f"the blob {self._descriptor.digest}")
@@ -183,24 +224,35 @@ class Upload:
 class _Pass:
     """One way through the blob, from its first byte on."""
 
-    def __init__(self, upload: Upload, session: Session, stream: BinaryIO) -> None:
-        self._upload, self._session, self._stream = upload, session, stream
+    def __init__(self, upload: Upload, session: Session, stream: BinaryIO, *, taken_up: bool) -> None:
+        self._upload, self._session, self._stream, self._taken_up = upload, session, stream, taken_up
         self._descriptor = session.descriptor
         self._hash = new_hash(self._descriptor.digest.algorithm)
         self._read = 0  # bytes read from the stream
         self._at = 0  # bytes that the registry has
+        self._taken_at = 0  # what it had of them before
 
     def run(self) -> None:
         """Send everything. Raises _Anew."""
         size = self._descriptor.size
         self._session.begin()
-        if self._upload.chunk is None and size > CHUNK:
+        if self._taken_up:
+            self._skip()
+        elif self._upload.chunk is None and size > CHUNK:
+            self._session.bookmark.remove()  # what takes one piece only does not go on
             self._flow()
             return
         chunk = max(self._upload.chunk or size, min(self._session.least, _CHUNK_MAX))
         while size - self._read > chunk:
             self._patch(self._take(chunk))
         self._close(self._take(size - self._read))
+
+    def _skip(self) -> None:
+        """Read what the registry has of an upload that another process began. Raises _Anew."""
+        self._find_out(0, self._descriptor.size)
+        self._taken_at = self._at
+        while self._read < self._at:
+            self._upload.skipped(len(self._take(min(_BLOCK, self._at - self._read))))
 
     def _take(self, size: int) -> bytes:
         """The next SIZE bytes of the blob; with its last ones, its digest was found right."""
@@ -225,19 +277,19 @@ class _Pass:
         raise Refused(f"the blob {self._descriptor.digest}: {why}")
 
     def _patch(self, chunk: bytes) -> None:
-        session, end = self._session, self._read
+        end = self._read
         while self._at < end:
             rest = memoryview(chunk)[self._at - end :]
             headers = {**_BYTES, "Content-Range": f"{self._at}-{end - 1}"}
             try:
-                answer = session.once(Ask(method="PATCH", headers=headers, body=rest, sent=self._upload.sent))
+                answer = self._once(Ask(method="PATCH", headers=headers, body=rest, sent=self._upload.sent))
             except Again as again:
-                self._upload.failed(again, self._at)
+                self._failed(again)
                 self._find_out(end - len(chunk), end)
                 continue
             if answer.status != 202:
-                self._upload.judge(answer, self._at)
-            session.accept(answer)
+                self._judge(answer)
+            self._accept(answer)
             self._at = end
 
     def _close(self, chunk: bytes) -> None:
@@ -248,7 +300,7 @@ class _Pass:
             try:
                 self._closed(self._put(rest, headers))
             except Again as again:
-                self._upload.failed(again, self._at)
+                self._failed(again)
                 if has(self._session.endpoint, self._descriptor):  # the answer was lost, and nothing else
                     return
                 self._find_out(end - len(chunk), end)
@@ -271,23 +323,54 @@ class _Pass:
 
     def _put(self, body: memoryview | Flow, headers: dict[str, str]) -> Answer:
         ask = Ask(method="PUT", headers=headers, body=body, sent=self._upload.sent)
-        return self._session.once(ask, closing=True)
+        return self._once(ask, closing=True)
+
+    @contextmanager
+    def _excused(self) -> Iterator[None]:
+        """Let it be no failure that an upload that was taken up brings nothing, or it would fail for ever.
+
+        Raises _Anew.
+        """
+        try:
+            yield
+        except (Failure, Refused) as error:
+            if self._taken_up and self._at == self._taken_at:
+                raise _Anew(str(error)) from error
+            raise
+
+    def _once(self, ask: Ask, *, closing: bool = False) -> Answer:
+        with self._excused():
+            return self._session.once(ask, closing=closing)
+
+    def _accept(self, answer: Answer) -> None:
+        with self._excused():
+            self._session.accept(answer)
+
+    def _failed(self, again: Again) -> None:
+        with self._excused():
+            self._upload.failed(again, self._at)
+
+    def _judge(self, answer: Answer) -> NoReturn:
+        """What to do about ANSWER; if it is about an upload that was taken up, it says nothing of another one."""
+        if self._taken_up and answer.status != 413:
+            raise _Anew(f"it answered {answer.status}{told(answer)}")
+        self._upload.judge(answer, self._at)
 
     def _closed(self, answer: Answer) -> None:
         """See that ANSWER says that the blob is there. Raises _Anew where it does not."""
         if answer.status == 201:
             answer.close()
         elif answer.status not in (200, 204) or not has(self._session.endpoint, self._descriptor):
-            self._upload.judge(answer, self._at)
+            self._judge(answer)
 
     def _find_out(self, start: int, end: int) -> None:
         """Ask how much has arrived: from START to END is what can be sent again. Raises _Anew."""
         while True:
             try:
-                answer = self._session.once(Ask())
+                answer = self._once(Ask())
                 break
             except Again as again:
-                self._upload.failed(again, self._at)
+                self._failed(again)
         answer.close()
         header = (answer.header("Range") or "").strip()
         found = _RANGE.fullmatch(header)
@@ -299,5 +382,13 @@ class _Pass:
         if not start <= there <= end:
             raise _Anew(f"it says that {there} bytes have arrived, and {self._at} had")
         if answer.header("Location") is not None:
-            self._session.accept(answer)
+            self._accept(answer)
         self._at = there
+
+
+def _remembered(endpoint: Endpoint, location: str | None) -> str | None:
+    """LOCATION, if the registry might have said so today: what was kept is not trusted more than a header is."""
+    try:
+        return redirected(f"{endpoint.origin}/v2/", location) if location is not None else None
+    except Refused:
+        return None

@@ -153,7 +153,7 @@ def _opened(
             blobs = [blob.digest for blob in parcel.blobs]
             blobs += [packed.digest for layer in parcel.layers if (packed := _packed(known, parcel, layer))]
             sources = mountable(blobs, name.path, origin=origin, known=lambda blob: known.places(blob, name.host))
-            yield ToRegistry(destination, registries, sources)
+            yield ToRegistry(destination, registries, sources, known.bookmarks.of)
         case Transport.OCI:
             yield ToLayout(path, destination.tag)
         case Transport.OCI_ARCHIVE:

@@ -3,7 +3,8 @@
     compressed    by packer, then by the digest of a layer's content: the digest and size it was packed to
     places        by the digest of a blob: repositories that have it, the last one seen last
 
-A wrong entry costs a request: a blob is asked for under the digest it is said to have, and not taken to be there.
+A wrong entry costs a request: a blob is asked for under the digest it is said to have, and not taken to be there. The
+bookmarks of uploads are beside it.
 """
 
 import json
@@ -15,6 +16,7 @@ from keelboot import durable
 from keelboot.image.digest import Digest
 from keelboot.image.documents import Descriptor
 from keelboot.registry.name import Name
+from keelboot.transfer.bookmarks import Bookmarks
 
 _VERSION: Final = 1
 _ENTRIES_MAX: Final = 5000  # of each kind; the oldest go
@@ -27,6 +29,7 @@ class Known:
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
+        self.bookmarks = Bookmarks(file.with_name("uploads") if file else None)
         value = _read(file) if file else {}
         self._compressed: dict[str, dict[str, list[Any]]] = value.get("compressed", {})
         self._places: dict[str, list[str]] = value.get("places", {})

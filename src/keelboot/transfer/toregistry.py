@@ -9,6 +9,7 @@ from keelboot.image.digest import Digest
 from keelboot.image.documents import Descriptor
 from keelboot.image.reference import Reference
 from keelboot.image.refusal import Refused
+from keelboot.registry.bookmark import Bookmarks, no_bookmarks
 from keelboot.registry.opening import Registries
 from keelboot.registry.outcome import How
 from keelboot.transfer.destination import Advance
@@ -18,11 +19,21 @@ _LATEST: Final = "latest"
 
 
 class ToRegistry:
-    """The repository that REFERENCE names; SOURCES has, by blob, paths of repositories there that may have it."""
+    """The repository that REFERENCE names; SOURCES has, by blob, paths of repositories there that may have it.
 
-    def __init__(self, reference: Reference, registries: Registries, sources: Mapping[Digest, str]) -> None:
+    BOOKMARKS has what an earlier process began to send.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        registries: Registries,
+        sources: Mapping[Digest, str],
+        bookmarks: Bookmarks = no_bookmarks,
+    ) -> None:
         self._reference, self._sources = reference, sources
-        self.publisher = registries.publisher(reference, mounting=tuple(sorted(set(sources.values()))))
+        mounting = tuple(sorted(set(sources.values())))
+        self.publisher = registries.publisher(reference, mounting=mounting, bookmarks=bookmarks)
 
     def has(self, blob: Descriptor) -> bool:
         with self._blamed():

@@ -2,16 +2,19 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from keelboot.cli import pull, push
 from keelboot.failure import Failure
+from keelboot.registry.upload import CHUNK
 from simulated import registry as fault
 from simulated.registry import Registry, serving
 from small_images import BASE, write_layout
@@ -123,6 +126,99 @@ def test_limit(keelboot, registry, image, own):
     done = keelboot("push", f"oci:{image}", f"{registry.address}/os/web:1", "--limit-rate", "2M", env=own)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started > 1.2
+
+
+@contextmanager
+def stalled(words, own, registry, size):
+    """keelboot with WORDS, from when the registry has got SIZE bytes, which are all that it takes."""
+    command = [sys.executable, "-m", "keelboot.cli.main", *words]
+    environment = {**os.environ, **own, "PYTHONPATH": SOURCE}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while registry.received < size:
+                time.sleep(0.02)
+                assert process.poll() is None, process.stderr.read()
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """An image with a layer of three chunks: two are larger than one request, the third ends it."""
+    layout = tmp_path_factory.mktemp("large") / "layout"
+    write_layout(layout, {"noise": random.Random(1).randbytes(40_000_000)})
+    return layout
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("kind", ["oci", "registry"])
+def test_an_upload_goes_on_after_the_process(keelboot, registry, large, own, kind, number):
+    """From the byte that the registry had when it ended, between two chunks or within one."""
+    registry.stalls["patch"] = [1 << 40, 5_000_000]
+    with serving(Registry()) as source:
+        source.add(large, "1")
+        came_from = f"oci:{large}" if kind == "oci" else f"docker://{source.address}/os/web:1"
+        words = ["copy", came_from, f"docker://{registry.address}/os/web:1", "--json"]
+        with stalled(words, own, registry, CHUNK + 5_000_000) as process:
+            process.send_signal(number)
+            process.wait()
+        assert registry.manifests == {}
+        (upload,) = registry.uploads.values()
+        there, before, posts = len(upload), registry.received, registry.begun
+        assert there == CHUNK + 5_000_000
+        done = keelboot(*words, env=own)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["digest"] in registry.manifests
+    assert {blob.name: blob.read_bytes() for blob in (large / "blobs/sha256").iterdir()} == {
+        name.removeprefix("sha256:"): data for name, data in (registry.blobs | manifests(registry)).items()
+    }
+    size = max(len(data) for data in registry.blobs.values())
+    assert size - there <= registry.received - before < size - there + 10_000
+    assert registry.begun - posts <= 1, "besides the config's, another upload was begun"
+    assert list((Path(own["XDG_CACHE_HOME"]) / "keelboot/uploads").iterdir()) == []
+
+
+def manifests(registry):
+    return {name: data for name, (_, data) in registry.manifests.items() if ":" in name}
+
+
+def test_an_upload_that_was_thrown_away(keelboot, registry, large, own):
+    registry.stalls["patch"] = [1 << 40, 5_000_000]
+    words = ["push", f"oci:{large}", f"{registry.address}/os/web:1", "--json"]
+    with stalled(words, own, registry, CHUNK + 5_000_000) as process:
+        process.kill()
+        process.wait()
+    registry.uploads.clear()
+    done = keelboot(*words, env=own)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["digest"] in registry.manifests
+
+
+@pytest.mark.parametrize("content", [b"{", bytes(100_000)])
+def test_a_bookmark_that_is_none(keelboot, registry, large, own, content):
+    registry.stalls["patch"] = [5_000_000]
+    words = ["push", f"oci:{large}", f"{registry.address}/os/web:1", "--json"]
+    with stalled(words, own, registry, 5_000_000):
+        (file,) = (Path(own["XDG_CACHE_HOME"]) / "keelboot/uploads").iterdir()
+    file.write_bytes(content)
+    done = keelboot(*words, env=own)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["digest"] in registry.manifests
+
+
+def test_two_at_once_send_each_its_own(keelboot, registry, large, own):
+    """Neither waits for the other, nor do their bytes come together in one upload."""
+    registry.stalls["patch"] = [1 << 40, 5_000_000]
+    words = ["push", f"oci:{large}", f"{registry.address}/os/web:1", "--json"]
+    with stalled(words, own, registry, CHUNK + 5_000_000):
+        (first,) = registry.uploads
+        done = keelboot(*words, env=own)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["digest"] in registry.manifests
+        assert list(registry.uploads) == [first]
+    size = max(len(data) for data in registry.blobs.values())
+    assert registry.received >= size + CHUNK + 5_000_000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
