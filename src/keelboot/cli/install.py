@@ -67,6 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     trim = plain("finalize", "trim and sync a filesystem that was installed to with --skip-finalize")
     trim.add_argument("root", metavar="ROOT", type=Path, help="where it is mounted")
+    trim.add_argument("--dry-run", action="store_true", help="only tell whether it could be done")
     told = plain("print-configuration", "print what the image that runs asks of an installation, as JSON")
     told.add_argument("--all", action="store_true", help=argparse.SUPPRESS)  # bootc's: everything is printed anyway
     rest = plain("remove-old-root", "remove the system that was there before to-existing-root")
@@ -258,10 +259,22 @@ def _tell_filesystem(told: dict[str, Any], terminal: Terminal) -> None:
 
 
 def _finalize(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from keelboot.failure import Failure
     from keelboot.host.install import tofilesystem
 
-    with terminal.progress.step("Trimming and syncing"):
-        tofilesystem.finalize(arguments.root)
+    try:
+        if arguments.dry_run:
+            tofilesystem.finalize(arguments.root, rehearse=True)
+            terminal.out(f"would trim and sync the filesystem at {arguments.root}")
+        else:
+            with terminal.progress.step("Trimming and syncing"):
+                tofilesystem.finalize(arguments.root)
+    except OSError as error:
+        raise Failure(
+            f"cannot finish the filesystem at {arguments.root}",
+            why=error.strerror or str(error),
+            fix="Name the directory where it is mounted, the one that to-filesystem was given.",
+        ) from error
     return 0
 
 

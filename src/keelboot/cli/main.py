@@ -75,6 +75,7 @@ first steps:
 `keelboot VERB --help` has examples. Exit codes: docs/exit-codes.md."""
 _USAGE = 2
 _BUG = 70  # EX_SOFTWARE of sysexits.h
+_PLACES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _TWICE = 0.5  # seconds
 
 
@@ -217,6 +218,10 @@ def as_failure(error: OSError) -> Failure | None:
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return NotWritable(f"cannot open {where}", why=why, fix="Name a place that this user may write.")
+    if error.errno in _PLACES and error.filename is not None:
+        return Failure(f"cannot use {where}", why=why, fix="Name a file or directory that is there and can be read.")
+    if error.errno == errno.EIO:
+        return Failure(f"cannot read or write {where}", why=why, fix="`dmesg` has what the kernel says of the device.")
     return None
 
 

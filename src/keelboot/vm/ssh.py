@@ -63,7 +63,7 @@ def ephemeral_key() -> Iterator[Key]:
 def existing_key(file: Path) -> Key:
     """The user's own key at FILE, with FILE.pub beside it; it must not ask for a passphrase. Raises Failure."""
     what = f"cannot use the SSH key {file}"
-    public = file.with_name(file.name + ".pub")
+    public = Path(f"{file}.pub")
     try:
         with file.open("rb"):
             pass

@@ -100,3 +100,12 @@ def test_an_ordinary_user_is_told(keelboot: Keelboot, layout: Callable[..., Path
         "install", "to-disk", "--image", f"oci:{layout()}", "/dev/null", wrapped_by=probe, python="/usr/bin/python3"
     )
     refused(done, 15, "only root")
+
+
+def test_finishing_a_filesystem(keelboot: Keelboot, tmp_path: Path) -> None:
+    for words in (["--dry-run"], []):
+        refused(keelboot("install", "finalize", *words, tmp_path / "nowhere"), 1, "No such file or directory")
+        refused(keelboot("install", "finalize", *words, "/etc/passwd"), 1, "Not a directory")
+    done = keelboot("install", "finalize", "--dry-run", tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"would trim and sync the filesystem at {tmp_path}\n")
+    assert keelboot("install", "finalize", tmp_path).returncode == 0

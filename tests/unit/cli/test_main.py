@@ -152,7 +152,11 @@ def test_a_failure_is_json_where_that_was_asked_for(
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(errno.ENOSPC, 8), (errno.EDQUOT, 8), (errno.EACCES, 9), (errno.EPERM, 9), (errno.EROFS, 9), (errno.EIO, 70)],
+    [
+        *((errno.ENOSPC, 8), (errno.EDQUOT, 8), (errno.EACCES, 9), (errno.EPERM, 9), (errno.EROFS, 9)),
+        *((errno.ENOENT, 1), (errno.ENOTDIR, 1), (errno.EISDIR, 1), (errno.ENAMETOOLONG, 1), (errno.ELOOP, 1)),
+        *((errno.EIO, 1), (errno.EBADF, 70), (errno.EINVAL, 70)),
+    ],
 )
 def test_the_last_net_for_the_system_s_refusals(
     number: int, code: int, verb: Callable[..., None], capsys: pytest.CaptureFixture[str]

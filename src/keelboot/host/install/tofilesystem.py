@@ -201,13 +201,18 @@ def install(
     return record
 
 
-def finalize(root: Path) -> None:
-    """Do what is left to do once nothing is written to the filesystem at ROOT any more. Raises OSError."""
-    if command.find("fstrim"):
-        # What was removed meanwhile takes no room on a thin or flash device; one that cannot be told takes no harm.
-        command.run(["fstrim", root], purpose="tell the device what is free", accept=range(256))
+def finalize(root: Path, *, rehearse: bool = False) -> None:
+    """Do what is left to do once nothing is written to the filesystem at ROOT any more; REHEARSE only looks there.
+
+    Raises OSError.
+    """
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        if rehearse:
+            return
+        if command.find("fstrim"):
+            # What was removed meanwhile takes no room on a thin or flash device; one that cannot be told takes no harm.
+            command.run(["fstrim", root], purpose="tell the device what is free", accept=range(256))
         sync_filesystem(fd)
     finally:
         os.close(fd)
