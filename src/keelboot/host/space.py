@@ -54,11 +54,12 @@ def require_stated(
 ) -> None:
     """Raises OutOfSpace where CONFIG, that of IMAGE, says in its label that the ESP or VAR has no room for it.
 
-    Without a label that counts for its layers nothing is refused. VAR is None where there is no /var yet, REHEARSE is
-    as for `require_esp`.
+    Without a label that counts for its layers only an entry has to fit, which every version has. VAR is None where
+    there is no /var yet, REHEARSE is as for `require_esp`.
     """
     stated = needs.stated(config)
     if stated is None:
+        require_esp(sysroot, "", (), rehearse=rehearse)
         return
     files = (stated.kernel, stated.initramfs)
     kernel = boot_digest(*(bytes.fromhex(file.digest.hex) for file in files))
@@ -86,9 +87,10 @@ def require_esp(sysroot: Sysroot, kernel: str, sizes: Sequence[int], *, rehearse
             esp.remove_unused(sysroot.esp)
             wanted, available = esp.needed(sysroot.esp, kernel, sizes), esp.free(sysroot.esp)
     if wanted > available:
+        needing = "the kernel and its initramfs need" if sizes else "a boot entry needs"
         raise OutOfSpace(
             "Insufficient free space on the ESP",
-            why=f"the kernel and its initramfs need {_shown(wanted)} more, and it has {_shown(available)}",
+            why=f"{needing} {_shown(wanted)} more, and it has {_shown(available)}",
             fix="What boots has not changed. `keelboot unpin` and `keelboot gc` free kernels of older deployments.",
         )
 

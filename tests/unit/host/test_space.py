@@ -10,7 +10,7 @@ import pytest
 from keelboot.boot import esp
 from keelboot.boot.systemd_boot import boot_digest
 from keelboot.build.finish.measuring import Contents
-from keelboot.failure import OutOfSpace
+from keelboot.failure import InvalidImage, OutOfSpace
 from keelboot.host import records, upgrade
 from keelboot.host.sysroot import Sysroot
 from keelboot.host.upgrade import Result, Wish
@@ -155,6 +155,21 @@ def test_a_label_that_does_not_count_refuses_nothing(label: Callable[[Needs], st
     relabel(Path(source.location), {needs.LABEL: label(measured(source))})
     assert check(sysroot, first, source)
     assert update(sysroot, first, source) is Result.STAGED
+
+
+def test_an_entry_has_to_fit_whatever_the_image_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sysroot, [first] = with_versions(tmp_path, 1)
+    source = without_layers(version(tmp_path, 2))
+    room = esp.needed(sysroot.esp, "", ())
+    monkeypatch.setattr(esp, "free", lambda _: room - 1)
+    before = all_files(sysroot)
+    for act in (update, check):
+        with pytest.raises(OutOfSpace, match="a boot entry needs"):
+            act(sysroot, first, source)
+        assert all_files(sysroot) == before
+    monkeypatch.setattr(esp, "free", lambda _: room)
+    with pytest.raises(InvalidImage):  # whose layers are missing
+        update(sysroot, first, source)
 
 
 def test_without_a_true_label_the_later_check_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
