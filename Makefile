@@ -29,8 +29,10 @@ demo: setup
 check: venv
 	@$(VENV)/pytest -q -n auto -m "not machine"
 
+# Against registries they mostly wait, and may do that together; machines get the computer for themselves.
 machine-tests: setup
-	@$(VENV)/pytest -m "machine and not long"
+	@$(VENV)/pytest -q -n 4 --dist loadgroup -m "machine and not long" tests/against
+	@$(VENV)/pytest -m "machine and not long" --ignore=tests/against
 
 machines: setup
 	@$(VENV)/pytest -m machine

@@ -19,7 +19,7 @@ from docker_registry import registry as docker_registry
 from keelboot.trust.keyfiles import generate, write_private_key
 from small_images import BASE, write_layout
 
-pytestmark = pytest.mark.machine
+pytestmark = [pytest.mark.machine, pytest.mark.xdist_group("cosign")]  # one process, which has the whole table
 
 STORAGES = ("tags", "referrers", "go")
 VERIFIERS = ("keelboot", "cosign 2", "cosign 3", "skopeo", "podman")
