@@ -11,16 +11,15 @@ from typing import Final
 from keelboot.composefs import erofs, sealing
 from keelboot.composefs.inodes import collector_paused
 from keelboot.failure import CannotFinish, Failure
-from keelboot.image.documents import Descriptor
 from keelboot.image.layers import reading_step
 from keelboot.image.reference import Reference
-from keelboot.image.transports import Image, fingerprint, open_image
+from keelboot.image.transports import Image, Layer, fingerprint, open_image
 from keelboot.image.tree import Directory, External, ObjectId
 from keelboot.progress import SILENT, Progress
-from keelboot.store import names, partial
+from keelboot.store import names
 from keelboot.store.imagerecord import ImageRecord
 from keelboot.store.objects import Objects
-from keelboot.store.reading import Reading, planned, whole_layer
+from keelboot.store.reading import Reading, name_layers, planned, whole_layer
 from keelboot.store.repository import Lock, Repository, opened
 from keelboot.store.writeback import writing_back
 
@@ -39,7 +38,7 @@ class Taken:
     object: ObjectId  # that the record is
     layers: tuple[ObjectId, ...]  # that the layers' records are, lowest first
     reused: tuple[bool, ...]  # for each layer, whether it was not read
-    blobs: tuple[Descriptor, ...]  # of the layers
+    read: tuple[Layer, ...]  # the same, as the image has them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,16 +136,13 @@ def take(
         object=name,
         layers=tuple(reading.records),
         reused=tuple(reading.reused),
-        blobs=tuple(layer.descriptor for layer in image.layers),
+        read=tuple(image.layers),
     )
 
 
 def publish_layers(repository: Repository, taken: Taken) -> None:
     """Name the layers of what was TAKEN and is durable; they are never read again. Durable when this returns."""
-    for diff_id, name in zip(taken.record.diff_ids, taken.layers, strict=True):
-        repository.publish(repository.layers, str(diff_id), name)
-    repository.settle(repository.layers)
-    partial.forget(repository, taken.blobs)
+    name_layers(repository, zip(taken.read, taken.layers, strict=True))
 
 
 def publish_image(repository: Repository, name: ObjectId) -> None:

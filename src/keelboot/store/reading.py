@@ -21,7 +21,7 @@ from keelboot.image.changes import Changes
 from keelboot.image.digest import Digest
 from keelboot.image.layers import ContentSink, Cost, LayerReader, Limits, collect, empty_root, refusing_layer
 from keelboot.image.refusal import Refused
-from keelboot.image.transports import Image
+from keelboot.image.transports import Image, Layer
 from keelboot.image.tree import ObjectId
 from keelboot.progress import Step
 from keelboot.store.crew import Crew, Tell, crew
@@ -82,6 +82,15 @@ def whole_layer(
     objects = repository.objects
     whole = all(objects.size(name) == size and name not in distrusted for name, size in record.contents())
     return (name, record) if whole else None
+
+
+def name_layers(repository: Repository, read: Iterable[tuple[Layer, ObjectId]]) -> None:
+    """Let layers have their records, which are durable: they are never READ again. Durable when this returns."""
+    read = list(read)
+    for layer, record in read:
+        repository.publish(repository.layers, str(layer.diff_id), record)
+    repository.settle(repository.layers)
+    forget(repository, [layer.descriptor for layer, _ in read])
 
 
 class Reading:
@@ -185,10 +194,7 @@ class Reading:
             return
         repository, layers = self._plan.repository, self._plan.image.layers
         repository.barrier()
-        for one, name in self._unsecured.items():
-            repository.publish(repository.layers, str(layers[one].diff_id), name)
-        repository.settle(repository.layers)
-        forget(repository, [layers[one].descriptor for one in self._unsecured])
+        name_layers(repository, [(layers[one], name) for one, name in self._unsecured.items()])
         self._unsecured.clear()
         self._secured = time.monotonic()
 
