@@ -23,13 +23,19 @@ def version(
     directory: Path, number: int, *, kernel: bool = False, files: Mapping[str, bytes | None] | None = None
 ) -> Reference:
     """An image with the version NUMBER: the same base, one layer of its own, and with KERNEL a kernel of its own."""
+    labels = {"containers.bootc": "1", "org.opencontainers.image.version": str(number)}
+    return write_layout(directory / f"v{number}", *version_layers(number, kernel=kernel, files=files), labels=labels)
+
+
+def version_layers(
+    number: int, *, kernel: bool = False, files: Mapping[str, bytes | None] | None = None
+) -> tuple[Files, Files]:
+    """The layers of such an image, lowest first."""
     own: dict[str, bytes | str | None] = {"usr": None, "usr/version": f"{number}\n".encode() * 99}
     if kernel:
         own |= {f"{MODULES}/vmlinuz": f"kernel {number}".encode() * 900}
-    own |= files or {}
     base: Files = dict(BOOTABLE)
-    labels = {"containers.bootc": "1", "org.opencontainers.image.version": str(number)}
-    return write_layout(directory / f"v{number}", base, own, labels=labels)
+    return base, own | (files or {})
 
 
 def machine(directory: Path) -> Sysroot:

@@ -11,7 +11,6 @@ from boot.conftest import EXAMPLE, PLAIN, Built, succeeded
 from boot.derived import derive
 from boot.guest import Guest
 from keelboot.build import engine
-from keelboot.build.finish import measuring
 from keelboot.image import layers, needs
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
@@ -31,7 +30,7 @@ def test_a_label_tells_what_a_machine_will_need(built: Built) -> None:
     """Without another layer, and as all layers together say it."""
     with open_image(Reference.parse(f"containers-storage:{built.name}")) as image:
         needed, diff_ids = needs.stated(image.config), image.config.diff_ids
-        contents = measuring.Contents()
+        contents = needs.Contents()
         assert needed == needs.measure(layers.read_tree(image, contents), diff_ids, contents.sha256)
     assert needed
     assert needed.var[b"www/html"] >= (EXAMPLE / "index.html").stat().st_size

@@ -299,10 +299,18 @@ def _damage(story: Story, computer: Computer, registry: Registry, place: Path, k
     derive(f"{NAME}:5", f"{NAME}:3", {"usr/share/five": os.urandom(99_999)}, labels={VERSION: "5"})
     succeeded(keelboot("build", "--from", f"{NAME}:5", "-t", f"{NAME}:5"))  # it says what it needs on the ESP
     registry.push(f"{NAME}:5", "example/scenario:v5")
+    # Another initramfs, and a label that was made for other layers: only reading this one tells what it needs.
+    derive(
+        f"{NAME}:6",
+        f"{NAME}:5",
+        run=['for one in /usr/lib/modules/*/initramfs.img; do head -c 512 /dev/zero >>"$one"; done'],
+        labels={VERSION: "6"},
+    )
+    registry.push(f"{NAME}:6", "example/scenario:v6")
     filler = "dd if=/dev/zero of=/run/esp/filler bs=1M 2>/dev/null; sync /run/esp/filler; true"
     path = f"{OBJECT[:2]}/{OBJECT[2:]}"
     objects = "find /sysroot/composefs | wc -l"
-    new = f"docker://{registry.inside}/example/scenario:v5"
+    new, silent = (f"docker://{registry.inside}/example/scenario:{version}" for version in ("v5", "v6"))
     bad = f"cd /sysroot/composefs/objects; echo bad >new; chmod 0644 new; mv new {path}"
     story.ask(
         computer,
@@ -316,6 +324,9 @@ def _damage(story: Story, computer: Computer, registry: Registry, place: Path, k
             "full ESP, rehearsed": f"keelboot switch --dry-run {new}",
             "full ESP, known before": f"keelboot switch {new}",
             "objects after it": objects,
+            "room for an entry": ON_ESP.format("truncate -s -1M /run/esp/filler"),
+            "full ESP, measured": f"keelboot switch {silent}",
+            "objects after that": objects,
             "status": "keelboot status --json",
             "empty": ON_ESP.format("rm /run/esp/filler"),
             "break": WRITABLE.format(bad),
@@ -567,6 +578,14 @@ def test_a_full_esp_is_told_before_anything_is_fetched(story: Story, question: s
     assert answer.status == 8, str(answer)
     assert "Insufficient free space on the ESP" in answer.text
     assert story.told("damage", "objects") == story.told("damage", "objects after it")
+
+
+def test_an_image_that_does_not_say_what_it_needs_is_measured_before_anything_is_kept(story: Story) -> None:
+    story.told("damage", "room for an entry")
+    answer = story.answers["damage"]["full ESP, measured"]
+    assert answer.status == 8, str(answer)
+    assert "the kernel and its initramfs need" in answer.text
+    assert story.told("damage", "objects") == story.told("damage", "objects after that")
 
 
 def test_damage_is_found_and_repaired(story: Story) -> None:

@@ -61,7 +61,7 @@ DOORS = {
         transports.storage""",
     "composefs": "folder",
     "store": """check crew draft garbage kernel_verity objects partial pull reading references repair repository
-        writeback""",
+        survey writeback""",
     "build": "base driver engine finish.finishing finish.measuring finish.stage layout mirror watch",
     "registry": """answers authorization blob client connections endpoint opening publisher settings throttle
         upload""",

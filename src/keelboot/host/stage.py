@@ -50,6 +50,7 @@ from keelboot.store.imagerecord import ImageRecord
 from keelboot.store.naming import Naming
 from keelboot.store.objects import Objects
 from keelboot.store.repository import Lock, Repository, explained, opened
+from keelboot.store.survey import survey
 
 STEPS: Final = ("contents", "records", "barrier", "layers", "image", "reference", "state", "kernel", "entry")
 TRIES: Final = 3
@@ -136,7 +137,15 @@ def fetched(
             size = space.missing(image.layers, lambda diff_id: has_layer(repository, diff_id))
             space.require_store(sysroot, called, size)
             if size:  # else nothing is fetched, and what the layers say is known at once
-                space.require_stated(sysroot, image.config, called, var=var)
+                space.require_needed(
+                    sysroot,
+                    image,
+                    called,
+                    var=var,
+                    survey=lambda: survey(
+                        repository, image, lambda one: _sha256(repository, one).hex(), jobs=jobs, progress=progress
+                    ),
+                )
             taken = pull.take(repository, image, jobs=jobs, progress=progress, reached=reached)
             record, name = taken.record, taken.object
         yield _candidate(repository, (name, record), called, image.config, taken)

@@ -6,17 +6,19 @@ Labels are inherited: an image built on one that has the label has it too, and m
 layers that were measured, and counts for no others. docs/formats/needs-label.md says more.
 """
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import accumulate
 from typing import Final, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from keelboot.image import bootable
 from keelboot.image.digest import Digest
 from keelboot.image.documents import Config
-from keelboot.image.tree import Directory, External, Regular, resolve, walk
+from keelboot.image.tree import Directory, External, ObjectId, Regular, resolve, walk
 
 LABEL: Final = "io.keelboot.needs"
 FACTORY: Final = "/usr/share/factory/var"  # what the finish stage put there is copied into /var at the first boot
@@ -74,13 +76,42 @@ class Needs:
         return " ".join([*words, *(f"var/{_written(path)}={size}" for path, size in sorted(self.var.items()))])
 
 
+class Contents:
+    """A ContentSink that keeps of each content its SHA-256 alone."""
+
+    def __init__(self) -> None:
+        self._digests: dict[ObjectId, str] = {}
+
+    def __contains__(self, name: ObjectId) -> bool:
+        return name in self._digests
+
+    def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:  # noqa: ARG002 - the port's
+        digest = hashlib.sha256()
+        for chunk in chunks:
+            digest.update(chunk)
+        name = ObjectId(f"{len(self._digests):064x}")
+        self._digests[name] = digest.hexdigest()
+        return name
+
+    def sha256(self, content: External) -> str:
+        """In hex."""
+        return self._digests[content.object]
+
+
 def stated(config: Config) -> Needs | None:
     """What the label in CONFIG says; None where there is none, it is malformed, or was made of other layers."""
+    needs, layers = inherited(config)
+    return needs if layers == len(config.diff_ids) else None
+
+
+def inherited(config: Config) -> tuple[Needs | None, int]:
+    """What the label in CONFIG says of the lowest layers, and of how many; None and 0 where it does of none."""
     try:
         needs = Needs.parse(config.labels.get(LABEL, ""))
     except ValueError:
-        return None
-    return needs if needs.layers == chain_id(config.diff_ids) else None
+        return None, 0
+    chains = accumulate(config.diff_ids, _chained)
+    return next(((needs, number) for number, chain in enumerate(chains, 1) if chain == needs.layers), (None, 0))
 
 
 def measure(tree: Directory, diff_ids: Sequence[Digest], sha256: Callable[[External], str]) -> Needs | None:
@@ -120,7 +151,11 @@ def chain_id(diff_ids: Sequence[Digest]) -> Digest:
     """
     if not diff_ids:
         raise ValueError("no layers")
-    return reduce(lambda below, layer: Digest.of(f"{below} {layer}".encode()), diff_ids)
+    return reduce(_chained, diff_ids)
+
+
+def _chained(below: Digest, layer: Digest) -> Digest:
+    return Digest.of(f"{below} {layer}".encode())
 
 
 def _valued(word: str, name: str) -> str:

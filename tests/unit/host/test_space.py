@@ -4,23 +4,23 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from keelboot.boot import esp
 from keelboot.boot.systemd_boot import boot_digest
-from keelboot.build.finish.measuring import Contents
 from keelboot.failure import InvalidImage, OutOfSpace
-from keelboot.host import records, upgrade
+from keelboot.host import records, space, upgrade
 from keelboot.host.sysroot import Sysroot
 from keelboot.host.upgrade import Result, Wish
 from keelboot.image import layers, needs
-from keelboot.image.needs import File, Needs
+from keelboot.image.needs import Contents, File, Needs
 from keelboot.image.reference import Reference
-from keelboot.image.transports import open_image
+from keelboot.image.transports import Image, open_image
 from keelboot.image.tree import ObjectId
-from small_images import layer_blobs, relabel, snapshot
-from small_machines import boots, faults, machine, staged, version, with_versions
+from small_images import Files, layer_blobs, relabel, snapshot, write_layout
+from small_machines import boots, faults, machine, staged, version, version_layers, with_versions
 
 ESP = "Insufficient free space on the ESP"
 VAR = "Insufficient free space in"
@@ -215,6 +215,98 @@ def test_a_dry_run_does_not_count_on_a_kernel_that_would_be_removed(
     with pytest.raises(OutOfSpace, match=ESP):
         check(sysroot, first, source)
     assert all_files(sysroot) == before
+
+
+# What else an operating system has, and does not compress.
+OTHERS: Mapping[str, bytes | None] = {"usr/lib": None, "usr/lib/others": Random(1).randbytes(200_000)}
+
+
+def layers_read(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The layers that are opened from now on, by DiffID."""
+    seen: list[object] = []
+    open_layer = Image.open_layer
+    monkeypatch.setattr(Image, "open_layer", lambda image, one: seen.append(one.diff_id) or open_layer(image, one))
+    return seen
+
+
+@pytest.mark.parametrize("short", [1, 0])
+def test_an_image_that_says_nothing_is_read_beforehand_where_room_is_tight(
+    short: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the layer that the store has not, and nothing of it is kept where the kernel does not fit."""
+    sysroot, [first] = with_versions(tmp_path, 1)
+    source = version(tmp_path, 2, kernel=True, files=OTHERS)
+    room = esp.needed(
+        sysroot.esp, "0" * 64, [file.size for file in (measured(source).kernel, measured(source).initramfs)]
+    )
+    monkeypatch.setattr(esp, "free", lambda _: room - short)
+    before, seen = all_files(sysroot), layers_read(monkeypatch)
+    with open_image(source) as image:
+        new = image.layers[-1].diff_id
+    if short:
+        with pytest.raises(OutOfSpace, match="the kernel and its initramfs need"):
+            update(sysroot, first, source)
+        assert all_files(sysroot) == before
+    else:
+        assert update(sysroot, first, source) is Result.STAGED
+    assert seen == [new] * (2 - short)
+
+
+def test_where_there_is_room_for_all_layers_nothing_is_read_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysroot, [first] = with_versions(tmp_path, 1)
+    (tmp_path / "var").mkdir()
+    seen = layers_read(monkeypatch)
+    assert update(sysroot, first, version(tmp_path, 2, kernel=True), var=tmp_path / "var") is Result.STAGED
+    assert len(seen) == 1
+
+
+def test_a_label_that_was_inherited_settles_what_the_layers_below_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysroot, [first] = with_versions(tmp_path, 1)
+    label = {needs.LABEL: str(measured(version(tmp_path, 2, kernel=True, files=OTHERS)))}
+    layers = version_layers(2, kernel=True, files=OTHERS)
+    more: Files = {"usr": None, "usr/more": b"more" * 99}
+    source = write_layout(tmp_path / "child", *layers, more, labels={"containers.bootc": "1"} | label)
+    monkeypatch.setattr(esp, "free", lambda _: 150_000)  # more than a kernel, and less than all layers
+    seen = layers_read(monkeypatch)
+    assert update(sysroot, first, source) is Result.STAGED
+    assert len(seen) == 2, "two layers, each of them once"
+
+
+def test_a_kernel_in_a_layer_that_the_store_has_is_known_without_reading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysroot, [first] = with_versions(tmp_path, 1)
+    room = esp.needed(sysroot.esp, records.read(sysroot, first).boot_digest, (54000, 45000))
+    monkeypatch.setattr(esp, "free", lambda _: room)
+    seen = layers_read(monkeypatch)
+    assert update(sysroot, first, version(tmp_path, 2, files=OTHERS)) is Result.STAGED
+    assert len(seen) == 2, "its own layer, to measure it and to have it"
+
+
+@pytest.mark.parametrize("say", [labelled, version], ids=["labelled", "unlabelled"])
+@pytest.mark.parametrize("short", [1, 0])
+def test_single_files_of_var_count_before_anything_is_written(
+    short: int, say: Callable[..., Reference], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysroot, [first] = with_versions(tmp_path, 1)
+    var, there, missing = tmp_path / "var", b"t" * 700, b"m" * 900
+    (var / "lib/a").mkdir(parents=True)
+    (var / "lib/a/there").write_bytes(b"")
+    seeds = dict.fromkeys(("usr/share", "usr/share/factory", SEEDS, f"{SEEDS}/lib", f"{SEEDS}/lib/a"))
+    files = {**seeds, f"{SEEDS}/lib/a/there": there, f"{SEEDS}/lib/a/missing": missing}
+    source = say(tmp_path, 2, files=files)
+    monkeypatch.setattr(space, "_free", lambda path: len(missing) - short if path == var else HUGE)
+    before = all_files(sysroot)
+    if short:
+        with pytest.raises(OutOfSpace, match=VAR):
+            update(sysroot, first, source, var=var)
+        assert all_files(sysroot) == before
+    else:
+        assert update(sysroot, first, source, var=var) is Result.STAGED
 
 
 @pytest.mark.parametrize("change", [larger_kernel, lambda one: one], ids=["too large", "it fits"])

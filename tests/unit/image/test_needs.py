@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from conftest import BOOTABLE
-from keelboot.build.finish.measuring import Contents
 from keelboot.image import layers, needs
 from keelboot.image.digest import Digest
-from keelboot.image.needs import File, Needs
+from keelboot.image.needs import Contents, File, Needs
 from keelboot.image.transports import open_image
 from small_images import Files, write_layout
 
@@ -143,9 +142,13 @@ def test_a_label_counts_for_the_layers_that_were_measured(tmp_path: Path) -> Non
     for name, more, counts in (("same", [], True), ("changed", [{"usr": None, "usr/new": b"n"}], False)):
         with open_image(write_layout(tmp_path / name, base, *more, labels=labels)) as image:
             assert needs.stated(image.config) == (needed if counts else None)
+            assert needs.inherited(image.config) == (needed, 1), "the lowest layer is the same"
     for label in (None, {}, {needs.LABEL: "nonsense"}):
         with open_image(write_layout(tmp_path / "without", base, labels=label)) as image:
             assert needs.stated(image.config) is None
+            assert needs.inherited(image.config) == (None, 0)
+    with open_image(write_layout(tmp_path / "other", {**base, "more": b"m"}, labels=labels)) as image:
+        assert needs.inherited(image.config) == (None, 0)
 
 
 def test_the_chain_is_what_the_specification_says() -> None:

@@ -5,9 +5,7 @@ image of 523 MB that took 0.2 seconds, and reading all its layers 5.8. Where tha
 mounts, a directory that is a link), all layers are read, with the same result.
 """
 
-import hashlib
 import os
-from collections.abc import Iterable
 from importlib import resources
 
 from keelboot import command
@@ -15,11 +13,11 @@ from keelboot.build.engine import Engine
 from keelboot.failure import CommandFailed, MissingTool
 from keelboot.image import layers, needs
 from keelboot.image.archive import Archive
-from keelboot.image.needs import Needs
+from keelboot.image.needs import Contents, Needs
 from keelboot.image.reference import Reference
 from keelboot.image.refusal import Refused
 from keelboot.image.transports import open_image
-from keelboot.image.tree import Directory, External, ObjectId
+from keelboot.image.tree import Directory
 
 _PURPOSE = "look into the finished image"
 _BLOCK = 1 << 18  # bytes
@@ -33,25 +31,6 @@ def measure(engine: Engine, image: str) -> Needs | None:
     except (CommandFailed, MissingTool, Refused):
         tree, contents = saved(image)
     return needs.measure(tree, diff_ids, contents.sha256)
-
-
-class Contents:
-    """A ContentSink that keeps of each content its SHA-256 alone."""
-
-    def __init__(self) -> None:
-        self._digests: dict[ObjectId, str] = {}
-
-    def add(self, size: int, chunks: Iterable[bytes | memoryview]) -> ObjectId:  # noqa: ARG002 - the port's
-        digest = hashlib.sha256()
-        for chunk in chunks:
-            digest.update(chunk)
-        name = ObjectId(f"{len(self._digests):064x}")
-        self._digests[name] = digest.hexdigest()
-        return name
-
-    def sha256(self, content: External) -> str:
-        """In hex."""
-        return self._digests[content.object]
 
 
 def mounted(engine: Engine, image: str) -> tuple[Directory, Contents]:
