@@ -49,7 +49,13 @@ FIVE = (
     # The last one: the version that runs next finds what the firmware kept of its panic.
     Variant(name="damaged", longer=(CORE,), damaged=CORE),
 )
+MOUNT = "usr/lib/keelboot/mount-root"  # in the initramfs
 MORE = (
+    Variant(
+        name="frozen",
+        initramfs={MOUNT: b'#!/bin/sh\nfor one in /proc/[0-9]*; do kill -STOP "${one##*/}"; done\n'},
+    ),
+    Variant(name="endless", initramfs={MOUNT: b"#!/bin/sh\nsleep 10000\n"}, arguments=("rd.keelboot.timeout=40",)),
     Variant(name="no-initramfs", initrd="/EFI/keelboot/none/initrd"),
     Variant(name="swapped", swapped=True),
     Variant(
@@ -77,6 +83,8 @@ GOOD = Variant(
 REASONS = {
     "panic": (2, "", "did not get as far as the disk"),
     "no-initramfs": (1, "", "did not get as far as the disk"),
+    "frozen": (1, "", "did not get as far as the disk"),
+    "endless": (1, "", "was not done after 40 seconds, and still waited for keelboot-root.service"),
     "swapped": (1, "initramfs", "its initramfs refused to boot: the image is not the one that was asked for"),
     "no-init": (1, "root", "its init did not start"),
     "no-shop": (1, "up", "the required check shop.service failed"),
@@ -133,6 +141,8 @@ QUESTIONS = {
     "status": "keelboot status --json",
     "version": "cat /usr/lib/version-two",
     "root": "grep ' / ' /proc/mounts | tail -n 1",
+    "watched": "journalctl -b -o cat --no-pager | "
+    "grep -e 'a watchdog runs' -e '^Starting systemd-udevd' -e '^Mounting sysroot' | head -n 3",
     "journal": f"journalctl -b -o cat MESSAGE_ID={FAILED_ID}",
     "trial": "ls /run/keelboot/trial 2>&1; systemctl is-active keelboot-trial.timer keelboot-bless.service",
     "boots": 'cd /sysroot/state/boots && for f in *; do sed -n "/./s/^/$f /p" $f; done',
@@ -216,6 +226,13 @@ def test_nothing_is_on_trial_any_more(ended: Ended) -> None:
     flag, timer, bless = ended.answers["trial"].splitlines()
     assert "No such file" in flag
     assert (timer, bless) == ("inactive", "active")
+
+
+def test_it_was_watched_from_the_first_moment_of_the_initramfs(ended: Ended) -> None:
+    first, second, third = ended.answers["watched"].splitlines()
+    assert first.endswith("this boot is on trial, and a watchdog runs: iTCO_wdt")
+    assert second.startswith("Starting systemd-udevd")
+    assert third.startswith("Mounting sysroot")
 
 
 def test_the_boot_record_has_every_stage(ended: Ended) -> None:

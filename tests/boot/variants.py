@@ -38,6 +38,7 @@ class Variant:
     damaged: str = ""  # a file of which one bit is flipped on the disk
     arguments: tuple[str, ...] = ()
     initrd: str = ""  # on the ESP, where it is not the one of the image
+    initramfs: Mapping[str, bytes] = field(default_factory=dict)  # what is different in that
     swapped: bool = False  # the store has the good version's composefs image under this one's digest
     tries: int = 1
 
@@ -83,6 +84,8 @@ class Disk:
         entry = entry_of(record, generation, arguments=variant.arguments, tries=Tries(left=variant.tries))
         if variant.initrd:
             entry = replace(entry, initrd=variant.initrd)
+        if variant.initramfs:
+            entry = replace(entry, initrd=self._other_initramfs(entry.initrd, variant))
         named = self.digest if variant.swapped else digest
         with tempfile.TemporaryDirectory() as directory:
             origin, text = Path(directory, "origin.json"), Path(directory, "entry")
@@ -128,6 +131,24 @@ class Disk:
         for path, target in variant.links.items():
             parent, name = _parent(tree, path)
             parent.children[name] = Symlink(permissions=0o777, target=target.encode())
+
+    def _other_initramfs(self, initrd: str, variant: Variant) -> str:
+        """INITRD with more behind it, on the ESP: the kernel unpacks all archives of a file, one over the other."""
+        path = f"/{variant.name}.img"
+        with tempfile.TemporaryDirectory() as directory:
+            whole, more = Path(directory, "initrd"), Path(directory, "more")
+            for name, content in variant.initramfs.items():
+                (more / name).parent.mkdir(parents=True, exist_ok=True)
+                (more / name).write_bytes(content)
+                (more / name).chmod(0o755)
+            names = "".join(f"{name}\n" for name in variant.initramfs).encode()
+            argv = ["cpio", "--quiet", "--create", "--format=newc"]
+            archive = subprocess.run(argv, check=True, cwd=more, input=names, capture_output=True).stdout
+            subprocess.run(["mcopy", "-i", self._esp, f"::{initrd}", whole], check=True)
+            with whole.open("ab") as file:
+                file.write(bytes(-file.tell() % 4) + archive)
+            subprocess.run(["mcopy", "-i", self._esp, whole, f"::{path}"], check=True)
+        return path
 
     def _add_object(self, name: ObjectId) -> None:
         size, target = self._objects.objects()[name], f"/composefs/objects/{name.path}"

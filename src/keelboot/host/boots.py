@@ -32,8 +32,8 @@ _KNOWN: Final[frozenset[str]] = frozenset(Stage)
 ENDS: Final = (Stage.REFUSED, Stage.UNHEALTHY, Stage.TIMEOUT)
 # What happened after the stage that was reached last, where no line says it.
 _AFTER = {
-    None: "it did not get as far as the disk with its root: the firmware, the boot loader or its kernel failed",
-    Stage.INITRAMFS: "its initramfs ended before the root was mounted",
+    None: "it did not get as far as the disk with its root: firmware, boot loader, kernel or initramfs failed or hung",
+    Stage.INITRAMFS: "its initramfs ended or hung before the root was mounted",
     Stage.ROOT: "its root was mounted, but its init did not start or did not get far: it crashed, hung or lost power",
     Stage.INIT: "its init started, but it went down before everything was up: it crashed, hung or lost power",
     Stage.UP: "everything was up, but it went down before its health checks had ended: it crashed, hung or lost power",

@@ -60,7 +60,7 @@ def test_units_are_understood_by_systemd(tmp_path: Path) -> None:
     assert not complaints, "\n".join(complaints)
 
 
-@pytest.mark.parametrize("script", ["mount-root.sh", "note-failure.sh"])
+@pytest.mark.parametrize("script", ["mount-root.sh", "note-failure.sh", "watch-try.sh"])
 def test_the_initramfs_has_posix_scripts(script: str) -> None:
     subprocess.run(["dash", "-n", DRACUT / script], check=True)
     if not shutil.which("shellcheck"):

@@ -24,6 +24,12 @@ install() {
     inst_simple "$moddir/mount-root.sh" /usr/lib/keelboot/mount-root
     chmod 0755 "$initdir/usr/lib/keelboot/mount-root"
     inst_hook shutdown-emergency 50 "$moddir/note-failure.sh"
+    inst_simple "$moddir/note-failure.sh" /usr/lib/keelboot/note-failure
+    inst_simple "$moddir/watch-try.sh" /usr/lib/keelboot/watch-try
+    chmod 0755 "$initdir/usr/lib/keelboot/watch-try"
+    inst_simple "$moddir/keelboot-watch.service" "$systemdsystemunitdir/keelboot-watch.service"
+    mkdir -p "$initdir$systemdsystemunitdir/sysinit.target.wants"
+    ln -sf ../keelboot-watch.service "$initdir$systemdsystemunitdir/sysinit.target.wants/keelboot-watch.service"
     inst_simple "$moddir/watchdog.conf" /usr/lib/modprobe.d/50-keelboot-watchdog.conf
     inst_simple "$moddir/keelboot-root.service" "$systemdsystemunitdir/keelboot-root.service"
     # Required, not wanted: without a verified root there must be no switch to anything else.

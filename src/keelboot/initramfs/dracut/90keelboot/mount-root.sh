@@ -114,20 +114,6 @@ reset_var() {
     rm -rf "$store/state/reset"
 }
 
-# on_trial: whether the loader counted this boot's try. Then a hang has to end in a restart: the watchdog is started
-# here and, closed without its magic character, runs on until the system manager takes it over.
-on_trial() {
-    [ -e "$(echo /sys/firmware/efi/efivars/LoaderBootCountPath-*)" ] || return 0
-    echo >/run/keelboot/trial
-    mkdir -p /run/systemd/system.conf.d
-    printf '[Manager]\nRuntimeWatchdogSec=60\n' >/run/systemd/system.conf.d/50-keelboot-trial.conf
-    modprobe -q efi_pstore || : # a panic from here on is told by the version that runs after it
-    for module in i6300esb iTCO_wdt sp5100_tco hpwdt sbsa_gwdt softdog; do
-        [ -e /dev/watchdog0 ] || modprobe -q "$module" || :
-    done
-    { : >/dev/watchdog0; } 2>/dev/null || echo "keelboot: this machine has no watchdog" >&2
-}
-
 trap 'refuse "a step of the initramfs failed; its own words are above"' EXIT
 # shellcheck disable=SC2013 # words are what is wanted
 for word in $(cat /proc/cmdline); do
@@ -199,7 +185,6 @@ for link in home mnt root srv usr/local; do
 done
 
 note root
-on_trial
 mount --move /sysroot "$new/sysroot"
 mount -o remount,bind,ro "$new/sysroot"
 mount --move "$new" /sysroot
