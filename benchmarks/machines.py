@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Measures machines in QEMU: a boot with and without composefs, and an upgrade. `make bench-machines`.
+"""Measures machines in QEMU: a boot with and without composefs, an upgrade, and `status`. `make bench-machines`.
 
 Boots are those of one image with one kernel and initramfs: sealed as keelboot makes a disk, and as a plain ext4 without
 composefs, overlay and verification; what keelboot's own units do at boot is left out of both. They are taken in turns.
+`status` is asked on the machine that was upgraded. Where QEMU emulates its processor, what it takes on one like this
+computer's follows from the same interpreter's start, there and here.
 It takes root, as the plain disk has the owners that the image has.
 """
 
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +65,7 @@ def main() -> int:
             plain.unlink()
             sealed.unlink()
         if arguments.only != "boots":
-            show_upgrade(arguments.image, place, key)
+            show_upgrade(arguments.image, place, key, rounds=arguments.rounds)
     return 0
 
 
@@ -155,8 +158,8 @@ def show_boots(taken: dict[str, list[Boot]]) -> None:
 # -- an upgrade --------------------
 
 
-def show_upgrade(image: str, place: Path, key: Path) -> None:
-    """Print what upgrades cost: one that changes a page, one that changes a kernel's worth of files."""
+def show_upgrade(image: str, place: Path, key: Path, *, rounds: int) -> None:
+    """Print what upgrades cost: one that changes a page, one that changes a kernel's worth of files. Then `status`."""
     disk = place / "machine.img"
     with serving(place) as registry:
         name = "localhost/keelboot-bench/version"
@@ -179,6 +182,46 @@ def show_upgrade(image: str, place: Path, key: Path) -> None:
                 computer.told("sync")
                 size = written(computer) - before
                 print(f"| {what} | {seconds:.1f} | {size / 1e6:.1f} MB | {offer['missingSize'] / 1e6:.1f} MB |")
+            show_status(image, computer, rounds=rounds)
+
+
+# -- status --------------------
+
+
+def show_status(image: str, computer: Computer, *, rounds: int) -> None:
+    """Print how long `status` takes in COMPUTER, and what follows from that for a processor that nobody emulates."""
+    start = "python3 -I -c pass"
+    mounted = told("podman", "image", "mount", image).strip()
+    try:
+        here = statistics.median(_timed(lambda: told("chroot", mounted, *start.split()), rounds * 5))
+    finally:
+        told("podman", "image", "unmount", image)
+    print("\n| `status`, of a machine with three versions | in the machine | as its interpreter starts here |")
+    print("|---|---:|---:|")
+    there = _asked(computer, start, rounds * 5)
+    for who, command in (
+        ("root", "keelboot status"),
+        ("a user", "setpriv --reuid=65534 --clear-groups keelboot status"),
+    ):
+        taken = _asked(computer, command, rounds * 5)
+        print(f"| {who} | {taken * 1e3:.0f} ms | {taken * here / there * 1e3:.0f} ms |")
+    print(f"| {start} | {there * 1e3:.0f} ms | {here * 1e3:.0f} ms |")
+
+
+def _timed(act: Callable[[], object], rounds: int) -> list[float]:
+    taken = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        act()
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+def _asked(computer: Computer, command: str, rounds: int) -> float:
+    """The median of so many runs of COMMAND, in seconds, by the machine's own clock; a first one does not count."""
+    once = f"a=$(date +%s%N); {command} >/dev/null || exit; b=$(date +%s%N); echo $((b - a))"
+    times = computer.told(f"{command} >/dev/null; for i in $(seq {rounds}); do {once}; done").split()
+    return statistics.median(map(int, times)) / 1e9
 
 
 def written(computer: Computer) -> int:
