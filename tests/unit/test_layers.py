@@ -47,7 +47,7 @@ PURE = {
     "disk": ". contents ext4_verity gpt identifiers layout",
     "boot": ". entries kernel_arguments",
     "transfer": ". destination parcel",
-    "assembly": ". measured record settings verification",
+    "assembly": ". measured record seeded settings verification",
     "host": """. accounts admitted arguments autoupdate boots checks clock enforced failed install
         install.configuration install.device install.initramfs install.plan install.stack install.where
         install.wishes mounts record retention shown status sysroot""",

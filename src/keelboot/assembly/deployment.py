@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 
 from keelboot.assembly import staged, stored
 from keelboot.assembly.record import Record
+from keelboot.assembly.seeded import seeded
 from keelboot.assembly.system import System, entry_of, system_in
 from keelboot.boot.entries import FIRST, Entry
 from keelboot.boot.systemd_boot import boot_digest
 from keelboot.composefs import erofs, sealing
+from keelboot.disk.contents import Usage
 from keelboot.disk.sealed_objects import SealedObjects
 from keelboot.image.transports import Image
 from keelboot.image.tree import External, ObjectId
@@ -23,6 +25,7 @@ class Deployment:
     record: Record
     entry: Entry
     links: Mapping[str, ObjectId]  # of its store, by path
+    seeds: Usage  # of /var
 
     @property
     def digest(self) -> ObjectId:
@@ -58,4 +61,6 @@ def prepare(
         boot_digest=kernel,
     )
     entry = entry_of(record, FIRST, arguments=[*system.arguments, *arguments])
-    return Deployment(system=system, record=record, entry=entry, links=read.links(composefs, objects))
+    return Deployment(
+        system=system, record=record, entry=entry, links=read.links(composefs, objects), seeds=seeded(read.tree)
+    )

@@ -74,6 +74,7 @@ def write_disk(
                 architecture=deployment.system.architecture,
                 esp=sum(len(data) if isinstance(data, bytes) else data.stat().st_size for data in esp.values()),
                 store=contents.Usage.of(held.store),
+                var=deployment.seeds,
                 size=options.size,
             )
             writer.write(

@@ -99,6 +99,11 @@ class Layout:
         return (self.esp, self.store, self.var)
 
 
+def var_least(var: Usage) -> int:
+    """Bytes that the filesystem with /var has to have for what VAR takes and as much again."""
+    return max(_VAR_LEAST, ext4_size(var * 2, var.inodes * 2, slack=_SLACK))
+
+
 def plan(
     seed: str,
     *,
@@ -112,8 +117,9 @@ def plan(
     """Lay out a disk that has room for DEPLOYMENTS as large as the first one.
 
     SEED is what all identifiers derive from, usually the deployment's digest. ESP is what the files there take, in
-    bytes; STORE and VAR what is put into the other two. SIZE is the whole disk's, in bytes; without it, /var gets 1 GiB
-    (or twice its content). A given SIZE is used down to the last whole MiB, and /var gets what the others leave.
+    bytes; STORE what is put into that, VAR what the first boot puts into the other. SIZE is the whole disk's, in bytes;
+    without it, /var gets 1 GiB (or twice its content). A given SIZE is used down to the last whole MiB, and /var gets
+    what the others leave.
 
     Raises OutOfSpace with the smallest size where SIZE is too small, CannotFinish for an unknown ARCHITECTURE.
     """
@@ -129,14 +135,14 @@ def plan(
     esp_size = _whole(max(_ESP_LEAST, deployments * (esp + _SLACK)))
     store_inodes = store.inodes * deployments + 4096
     store_size = ext4_size(store * deployments, store_inodes, slack=deployments * _SLACK)
-    least = max(_VAR_LEAST, ext4_size(var * 2, var.inodes * 2, slack=_SLACK))
+    least = var_least(var)
     before_var = _EDGE + esp_size + store_size
     if size is None:
         var_size = max(_VAR_USUAL, least)
     else:
         var_size = size // MIB * MIB - _EDGE - before_var
         if var_size < least:
-            raise _too_small(size, smallest=before_var + least + _EDGE, store=store_size, esp=esp_size)
+            raise _too_small(size, smallest=before_var + least + _EDGE, store=store_size, esp=esp_size, var=least)
     return Layout(
         size=before_var + var_size + _EDGE,
         uuid=identifiers.uuid(seed, "disk"),
@@ -209,9 +215,10 @@ def _whole(size: int) -> int:
     return -(-size // MIB) * MIB
 
 
-def _too_small(size: int, *, smallest: int, store: int, esp: int) -> OutOfSpace:
+def _too_small(size: int, *, smallest: int, store: int, esp: int, var: int) -> OutOfSpace:
     return OutOfSpace(
         f"cannot lay out a disk of {size // MIB} MiB",
-        why=f"the image and room for its updates take {store // MIB} MiB, the boot partition {esp // MIB} MiB",
+        why=f"the image and room for its updates take {store // MIB} MiB, the boot partition {esp // MIB} MiB, "
+        f"and /var at least {var // MIB} MiB",
         fix=f"Type `--size {smallest // MIB}M` or more, or leave `--size` out.",
     )

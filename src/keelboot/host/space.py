@@ -41,7 +41,7 @@ def _expanded(layer: Layer) -> int:
 
 def require_store(sysroot: Sysroot, image: object, size: int) -> None:
     """Raises OutOfSpace unless the store has room for SIZE bytes of contents of IMAGE."""
-    available = _free(sysroot.store if sysroot.store.exists() else sysroot.root)
+    available = _free(sysroot.store)
     wanted = size + _DOCUMENTS if size else 0
     if wanted > available:
         raise OutOfSpace(
@@ -156,7 +156,9 @@ def _require_var(var: Path, wanted: int, image: object) -> None:
 
 
 def _free(directory: Path) -> int:
-    """Bytes that can still be written there."""
+    """Bytes that can still be written there, or where it will be made."""
+    while not directory.exists():
+        directory = directory.parent
     state = os.statvfs(directory)
     return state.f_bavail * state.f_frsize
 

@@ -14,7 +14,7 @@ from keelboot.assembly.inspection import inspect
 from keelboot.assembly.record import Record, State, reference_of
 from keelboot.assembly.settings import Settings
 from keelboot.assembly.verification import Basis, Verification
-from keelboot.failure import InvalidImage
+from keelboot.failure import InvalidImage, OutOfSpace
 from keelboot.image.reference import Reference
 from keelboot.image.transports import open_image
 from keelboot.store.check import check
@@ -177,3 +177,17 @@ def test_title_cannot_smuggle_a_field_into_the_entry(layout: Layout, bootable_fi
     disk = tmp_path / "x.img"
     deployment = write_disk(Reference.parse(f"oci:{layout(files=bootable_files)}"), disk)
     assert entry(disk, deployment.digest.hex)["title"] == "xoptions init=/bin/sh"
+
+
+def test_var_has_room_for_what_the_first_boot_puts_there(layout: Layout, bootable_files: Files, tmp_path: Path) -> None:
+    above = dict.fromkeys(("usr/share", "usr/share/factory", "usr/share/factory/var"))
+    seeds: Files = {"usr/share/factory/var/data": bytes(200 << 20)}
+    reference = Reference.parse(f"oci:{layout(files=bootable_files | above | seeds)}")
+    disk = tmp_path / "x.img"
+    write_disk(reference, disk)
+    var = partitions(disk)["keelboot-var"]
+    with pytest.raises(OutOfSpace, match=f"lay out a disk of {(var.start >> 20) + 401} MiB") as refused:
+        write_disk(reference, disk, DiskOptions(size=var.start + (401 << 20)))
+    (least,) = re.findall(r"/var at least ([0-9]+) MiB", refused.value.why)
+    write_disk(reference, disk, DiskOptions(size=var.start + (int(least) + 1 << 20)))
+    assert partitions(disk)["keelboot-var"].size == int(least) << 20

@@ -1,6 +1,7 @@
 """What does not fit is refused before anything is fetched, where the image's label says enough for that."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from keelboot.image import layers, needs
 from keelboot.image.needs import Contents, File, Needs
 from keelboot.image.reference import Reference
 from keelboot.image.transports import Image, open_image
-from keelboot.image.tree import ObjectId
+from keelboot.image.tree import Directory, External, ObjectId, Regular
 from small_images import Files, layer_blobs, relabel, snapshot, write_layout
 from small_machines import boots, faults, machine, staged, version, version_layers, with_versions
 
@@ -321,3 +322,14 @@ def test_the_first_version_of_a_machine(change: Change, tmp_path: Path) -> None:
     else:
         staged(sysroot, source, tries=None)
         assert len(boots(sysroot)) == 1
+
+
+def test_a_var_that_is_not_made_yet_is_where_it_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = Directory(children={b"usr": Directory(children={b"share": Directory(children={})})})
+    seeds = Directory(children={b"data": Regular(content=External(ObjectId("0" * 64), 5000))})
+    tree.children[b"usr"].children[b"share"].children[b"factory"] = Directory(children={b"var": seeds})  # type: ignore[union-attr]
+    space.require_var(tmp_path / "state/var", tree, "an image")
+    full = os.statvfs_result((1, 1, *[4] * 8))
+    monkeypatch.setattr(os, "statvfs", {tmp_path: full}.__getitem__)
+    with pytest.raises(OutOfSpace, match=VAR):
+        space.require_var(tmp_path / "state/var", tree, "an image")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from keelboot.assembly.measured import Measured
+from keelboot.assembly.seeded import seeded
 from keelboot.assembly.system import System, system_in
 from keelboot.composefs import erofs, sealing
 from keelboot.disk.contents import Directory as DirectoryEntry
@@ -66,6 +67,7 @@ def look(image: Image, progress: Progress = SILENT) -> Look:
             architecture=system.architecture,
             esp=sum(content.size for content in (system.kernel, system.initramfs, system.loader)),
             store=_usage(usage, sink.sizes),
+            var=seeded(tree),
         ),
         configuration=configuration.read(files, system.architecture),
         agent=resolve(tree, _AGENT) is not None,

@@ -6,7 +6,7 @@ two disks made from one image; and the filesystem may be btrfs, whose /var is a 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -87,11 +87,12 @@ class DiskPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What one deployment of the image takes: ESP in bytes, STORE as an ext4 would have it."""
+    """What one deployment takes: ESP in bytes, STORE as an ext4 would have it, VAR what its first boot puts there."""
 
     architecture: str
     esp: int
     store: Usage
+    var: Usage = field(default_factory=Usage)
 
 
 def plan(seed: str, needs: Needs, *, size: int, filesystem: str, root_size: int | None = None) -> DiskPlan:
@@ -100,11 +101,13 @@ def plan(seed: str, needs: Needs, *, size: int, filesystem: str, root_size: int 
     ROOT_SIZE is that of the store's partition, in bytes. Raises OutOfSpace, and CannotFinish for an architecture that
     has no partition type.
     """
-    base = layout.plan(seed, architecture=needs.architecture, esp=needs.esp, store=needs.store)
+    base = layout.plan(seed, architecture=needs.architecture, esp=needs.esp, store=needs.store, var=needs.var)
     edge = base.esp.start
     start, end = base.store.start, (size - edge) // MIB * MIB
-    least_store = base.store.size + (_XFS_LOG if filesystem == "xfs" else 0)
-    least_var = _VAR_LEAST.get(filesystem, 0)
+    alone = filesystem == "btrfs"
+    seeds = layout.var_least(needs.var) if needs.var.blocks else 0
+    least_store = base.store.size + (_XFS_LOG if filesystem == "xfs" else 0) + (seeds if alone else 0)
+    least_var = 0 if alone else max(_VAR_LEAST[filesystem], seeds)
     least = start + least_store + least_var + edge
     if size < least:
         raise _too_small(f"a disk of {size // MIB} MiB", least, "Take a larger disk")
@@ -116,13 +119,12 @@ def plan(seed: str, needs: Needs, *, size: int, filesystem: str, root_size: int 
             f"cannot use --root-size {root_size // MIB}M", why=f"the disk leaves {most} MiB for it", fix="Give it less."
         )
     store_size = (root_size or 0) // MIB * MIB
-    if not store_size and filesystem == "btrfs":
+    if not store_size and alone:
         store_size = end - start
     if not store_size:
         generous = min(size // _STORE_SHARE, _STORE_MOST) // MIB * MIB
         store_size = min(max(least_store, generous), end - start - least_var)
     esp = Volume(partition=base.esp, filesystem="vfat", label=base.esp.label, volume_id=base.esp.volume_id)
-    alone = filesystem == "btrfs"
     return DiskPlan(
         size=size,
         uuid=base.uuid,

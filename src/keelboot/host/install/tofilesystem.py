@@ -25,7 +25,7 @@ from keelboot.boot.systemd_boot import LOADER_CONF, LOADERS
 from keelboot.disk.layout import ESP_TYPE
 from keelboot.durable import sync_filesystem
 from keelboot.failure import CannotFinish, Failure, NotWritable, NoVerity, OutOfSpace
-from keelboot.host import mounts, published, records
+from keelboot.host import mounts, published, records, space
 from keelboot.host.admitted import Admitted
 from keelboot.host.install import deploying, firmware, initramfs, probe, stack, temporary, where
 from keelboot.host.install import wishes as asked
@@ -186,7 +186,7 @@ def install(
             admitted=prepared.admitted,
             verified=found.verified,
             progress=progress,
-            check=lambda candidate: _refuse_initramfs(candidate, found.stack),
+            check=lambda candidate: _refuse_candidate(candidate, sysroot, found.stack),
         )
         reached("image")
         _remove_entries(esp_directory, gone, record)
@@ -292,7 +292,9 @@ def _may_take(fallback: Path) -> bool:
     return not fallback.exists() or _OURS in fallback.read_bytes()
 
 
-def _refuse_initramfs(candidate: Candidate, needed: Stack) -> None:
+def _refuse_candidate(candidate: Candidate, sysroot: Sysroot, needed: Stack) -> None:
+    """Raise OutOfSpace where /var, a directory there, has no room for the image's files; and CannotFinish."""
+    space.require_var(sysroot.state / "var", candidate.tree, candidate.system.image)
     if not needed.needs:
         return
     chunks = candidate.repository.objects.chunks(candidate.system.initramfs.object)

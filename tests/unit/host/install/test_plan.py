@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,23 @@ def test_the_size_that_a_refusal_names_is_enough(filesystem: str) -> None:
     laid_out(named * MIB, filesystem)
     with pytest.raises(OutOfSpace):
         laid_out((named - 1) * MIB, filesystem)
+
+
+@pytest.mark.parametrize("filesystem", ["ext4", "btrfs", "xfs"])
+def test_there_is_room_for_what_the_first_boot_puts_into_var(filesystem: str) -> None:
+    needs = replace(NEEDS, var=Usage(blocks=(3 * GIB) // 4096, inodes=300_000))
+    small = laid_out(8 * GIB, filesystem)
+    with pytest.raises(OutOfSpace) as refused:
+        plan("seed", needs, size=small.size, filesystem=filesystem)
+    named = int(refused.value.why.split()[-2])
+    planned = plan("seed", needs, size=named * MIB, filesystem=filesystem)
+    holding = planned.var or planned.store
+    assert holding.partition.size >= 6 * GIB
+    if filesystem == "ext4":
+        assert holding.inodes >= 600_000
+    room = (named * MIB - planned.esp.partition.end) - 6 * GIB
+    with pytest.raises(OutOfSpace, match="leaves" if filesystem != "btrfs" else "--root-size"):
+        plan("seed", needs, size=20 * GIB, filesystem=filesystem, root_size=room if filesystem == "btrfs" else 15 * GIB)
 
 
 def test_an_architecture_without_a_partition_type() -> None:
