@@ -18,7 +18,12 @@ from keelboot.progress import Step
 VERSION: Final = "0.1.0"
 _INTERVAL = 0.2  # seconds
 # bootc's tasks, in their order; what is in none of them prepares the boot.
-_TASKS = {"Reading layers": "pulling", "Writing the composefs image": "importing", "Syncing": "importing"}
+_TASKS = {
+    "Measuring layers": "pulling",
+    "Reading layers": "pulling",
+    "Writing the composefs image": "importing",
+    "Syncing": "importing",
+}
 
 
 def to_descriptor(number: int, image: str) -> "ProgressLines":
