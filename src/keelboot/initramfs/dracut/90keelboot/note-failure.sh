@@ -9,6 +9,7 @@ keelboot_digest=$(sed -n 's/.*\<composefs=?\{0,1\}\([0-9a-f]*\).*/\1/p' /proc/cm
 for keelboot_store in /sysroot/sysroot /sysroot; do
     if [ -z "$keelboot_digest" ] || [ ! -d "$keelboot_store/state" ]; then continue; fi
     mount -o remount,bind,rw "$keelboot_store" 2>/dev/null || :
+    mkdir -p "$keelboot_store/state/boots"
     printf '\n%s %s refused %s\n' "$(cat /proc/sys/kernel/random/boot_id)" "$(date +%s)" \
         "$keelboot_reason" >>"$keelboot_store/state/boots/$keelboot_digest"
     sync "$keelboot_store/state/boots/$keelboot_digest"
