@@ -70,12 +70,7 @@ def changing(progress: Progress = SILENT) -> Iterator[Sysroot]:
     require_root()
     require_booted()
     with ExitStack() as stack:
-        _unshare()
-        try:
-            mount(None, _SYSROOT, None, REMOUNT | BIND)
-        except OSError as error:
-            raise _unmountable("make /sysroot writable", error) from error
-        stack.callback(_read_only_again)
+        _make_writable(stack)
         sysroot = Sysroot(_SYSROOT, _ESP)
         stack.enter_context(locked(sysroot, progress))
         _mount_esp(stack, read_only=False)
@@ -91,13 +86,18 @@ def noting() -> Iterator[Sysroot]:
     require_root()
     require_booted()
     with ExitStack() as stack:
-        _unshare()
-        try:
-            mount(None, _SYSROOT, None, REMOUNT | BIND)
-        except OSError as error:
-            raise _unmountable("make /sysroot writable", error) from error
-        stack.callback(_read_only_again)
+        _make_writable(stack)
         yield Sysroot(_SYSROOT, _ESP)
+
+
+def _make_writable(stack: ExitStack) -> None:
+    """Let this process alone write to the store, until STACK ends."""
+    _unshare()
+    try:
+        mount(None, _SYSROOT, None, REMOUNT | BIND)
+    except OSError as error:
+        raise _unmountable("make /sysroot writable", error) from error
+    stack.callback(_read_only_again)
 
 
 @contextmanager
