@@ -65,7 +65,7 @@ keep() {
         # Whoever is to type a password may come tomorrow.
         there /run/systemd/ask-password/ask.* || left=$((left - each))
     done
-    waiting=$(systemctl list-jobs --plain --no-legend | sed -n 's/^[0-9]* *\([^ ]*\) .* running$/\1/p' | tr '\n' ' ' || :)
+    waiting=$(systemctl list-jobs --plain --no-legend | sed -n 's/^ *[0-9]* *\([^ ]*\) .* running$/\1/p' | tr '\n' ' ' || :)
     # shellcheck disable=SC2034 # the script that is read next uses it
     keelboot_reason="it was not done after $limit seconds, and still waited for $waiting"
     tell "refusing to boot: the initramfs: $keelboot_reason"
