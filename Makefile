@@ -12,7 +12,7 @@ help:
 	@echo "make machines  every test that boots machines, those too that take many boots"
 	@echo "make crash   kill, refuse and cut off from power every step of store and machine; needs ../shared, root, an hour"
 	@echo "make bench   measure keelboot beside other tools; BENCH=--quick for less, BENCH=--help for more"
-	@echo "make bench-machines  measure boots and upgrades of machines in QEMU"
+	@echo "make bench-machines  measure boots, upgrades and status of machines in QEMU"
 	@echo "make setup   install what is missing: system packages and .venv"
 	@echo "make man     manual pages, in build/man"
 	@echo "make clean   remove what these made in this directory"

@@ -196,7 +196,7 @@ def show_status(image: str, computer: Computer, *, rounds: int) -> None:
         here = statistics.median(_timed(lambda: told("chroot", mounted, *start.split()), rounds * 5))
     finally:
         told("podman", "image", "unmount", image)
-    print("\n| `status`, of a machine with three versions | in the machine | as its interpreter starts here |")
+    print("\n| `status`, of a machine with a staged version | in the machine | as its interpreter starts here |")
     print("|---|---:|---:|")
     there = _asked(computer, start, rounds * 5)
     for who, command in (
