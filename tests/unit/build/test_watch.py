@@ -101,6 +101,21 @@ def test_time_in_which_a_password_is_asked_for_does_not_count(initramfs: Initram
     assert initramfs.asked
 
 
+def test_who_asked_for_a_shell_is_not_thrown_out(initramfs: Initramfs) -> None:
+    initramfs.on_trial()
+    with (initramfs.root / "proc/cmdline").open("a") as file:
+        file.write("rd.shell=0 rd.shell=1\n")
+    keeping = initramfs.keep()
+    began = time.monotonic()
+    while initramfs.fed < 5:
+        assert keeping.poll() is None
+        assert time.monotonic() - began < 60
+        time.sleep(0.1)
+    os.killpg(keeping.pid, 15)
+    assert keeping.wait(60) != 0
+    assert initramfs.asked == ""
+
+
 def test_killed_it_leaves_the_watchdog_running(initramfs: Initramfs) -> None:
     """What stops a watchdog is a V before it is closed (Linux, watchdog-api)."""
     initramfs.on_trial()

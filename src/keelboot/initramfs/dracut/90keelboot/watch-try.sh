@@ -10,6 +10,7 @@ trial=/run/keelboot/trial
 watchdog=/dev/watchdog0
 limit=900 # seconds, as long as what comes after the initramfs may take (keelboot-trial.timer)
 each=10
+shell=no
 
 tell() {
     echo "<4>keelboot: $*" >/dev/kmsg || :
@@ -55,15 +56,19 @@ keep() {
     [ -e "$trial" ] || exit 0
     # shellcheck disable=SC2013 # words are what is wanted
     for word in $(cat /proc/cmdline); do
-        case $word in rd.keelboot.timeout=*) limit=${word#*=} ;; esac
+        case $word in
+            rd.keelboot.timeout=*) limit=${word#*=} ;;
+            rd.shell | rd.shell=1) shell=yes ;;
+            rd.shell=0) shell=no ;;
+        esac
     done
     if [ -e "$watchdog" ]; then exec 3>"$watchdog"; else exec 3>/dev/null; fi
     left=$limit
     while [ "$left" -gt 0 ]; do
         echo >&3
         sleep "$each" 3>&-
-        # Whoever is to type a password may come tomorrow.
-        there /run/systemd/ask-password/ask.* || left=$((left - each))
+        # Whoever is to type a password may come tomorrow, and who asked for a shell may look around in it.
+        [ $shell = yes ] || there /run/systemd/ask-password/ask.* || left=$((left - each))
     done
     waiting=$(systemctl list-jobs --plain --no-legend | sed -n 's/^ *[0-9]* *\([^ ]*\) .* running$/\1/p' | tr '\n' ' ' || :)
     # shellcheck disable=SC2034 # the script that is read next uses it
